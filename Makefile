@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Generated code is committed and never patched.
+stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/hourglass/v1/autoencoder.proto
+
+.PHONY: demo test check proto bench gpu-smoke clean
+
+# One environment for every target, made when there is none or when pyproject.toml changed.
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[train,serve,dev]'
+	# A second protobuf, beside the environment: a test runs the client on both majors.
+	$(BIN)/pip install --quiet --no-deps --target $(VENV)/protobuf-7 --upgrade 'protobuf>=7,<8'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m examples.demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(call stubs,$(VENV)/stubs)
+	@diff -r -x __init__.py -x __pycache__ $(VENV)/stubs/hourglass/v1 hourglass/v1 \
+		|| { echo "the stubs are stale: run 'make proto' and commit"; exit 1; }
+
+proto: $(READY)
+	$(call stubs,.)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+gpu-smoke: $(READY)
+	$(BIN)/python -m benchmarks.gpu_smoke
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

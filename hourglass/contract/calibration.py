@@ -1,0 +1,98 @@
+"""What a score means: conformal p-values and thresholds from held-out scores.
+
+Scores of rows that neither training nor early stopping saw are exchangeable with scores of fresh normal rows, which
+is all that the promises below need (Bates et al. 2023, "Testing for outliers with conformal p-values").
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+_BODY = 1_000
+_TAIL = 1_000
+
+
+class FalseAlarmRateError(ValueError):
+    """The asked false-alarm rate is outside (0, 1) or smaller than the calibration can promise."""
+
+
+class Calibration(BaseModel):
+    """Order statistics of the calibration scores.
+
+    Up to 2,000 scores are kept as they are; of more, the 1,000 largest and about 1,000 evenly spaced ranks below
+    them, so that small p-values stay exact. Between kept ranks the answers err on the safe side: a p-value is never
+    too small, a threshold never too low.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: Annotated[int, Field(ge=1, description="number of calibration scores, n")]
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=1, description="the model's own")]
+    scores: Annotated[list[float], Field(min_length=1, description="kept order statistics, ascending")]
+    ranks: Annotated[list[int], Field(min_length=1, description="1-based rank of each kept score")]
+
+    _sorted: np.ndarray = PrivateAttr()
+    _below: np.ndarray = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _check(self) -> Calibration:
+        if len(self.scores) != len(self.ranks) or self.ranks[-1] != self.rows or self.ranks[0] < 1:
+            raise ValueError("scores and ranks do not belong together")
+        if not np.isfinite(self.scores).all() or (np.diff(self.scores) < 0).any():
+            raise ValueError("scores are not finite and ascending")
+        if (np.diff(self.ranks) < 1).any():
+            raise ValueError("ranks are not strictly ascending")
+        self.threshold(self.false_alarm_rate)
+        return self
+
+    def model_post_init(self, _context: Any) -> None:
+        self._sorted = np.asarray(self.scores, dtype=np.float64)
+        # _below[i]: how many calibration scores are surely smaller than a score that i kept ones are smaller than.
+        self._below = np.concatenate([[0], np.asarray(self.ranks, dtype=np.int64)])
+
+    @classmethod
+    def from_scores(cls, scores: np.ndarray, false_alarm_rate: float) -> Calibration:
+        """scores: float [n], finite. Raises FalseAlarmRateError when n < 1 / false_alarm_rate - 1."""
+        ordered = np.sort(np.asarray(scores, dtype=np.float64))
+        n = len(ordered)
+        tail = np.arange(max(1, n - _TAIL + 1), n + 1)
+        body = np.unique(np.linspace(1, max(1, n - _TAIL), min(_BODY, max(1, n - _TAIL))).astype(np.int64))
+        ranks = np.union1d(body, tail)
+        return cls(
+            rows=n,
+            false_alarm_rate=false_alarm_rate,
+            scores=ordered[ranks - 1].tolist(),
+            ranks=ranks.tolist(),
+        )
+
+    @property
+    def smallest_false_alarm_rate(self) -> float:
+        """The smallest rate that n calibration rows can promise, 1 / (n + 1)."""
+        return 1 / (self.rows + 1)
+
+    def threshold(self, false_alarm_rate: float) -> float:
+        """The ceil((n + 1)(1 - rate))-th smallest calibration score: a fresh normal row exceeds it with probability
+        at most `false_alarm_rate`. Raises FalseAlarmRateError."""
+        if not 0 < false_alarm_rate < 1:
+            raise FalseAlarmRateError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate:g}")
+        # ceil((n+1)(1-a)) written as n+1-floor((n+1)a): 99 rows promise exactly 1 % in spite of binary fractions.
+        rank = self.rows + 1 - math.floor((self.rows + 1) * false_alarm_rate * (1 + 1e-12))
+        if rank > self.rows:
+            raise FalseAlarmRateError(
+                f"{self.rows} calibration rows cannot promise a false-alarm rate of {false_alarm_rate:g}: "
+                f"the smallest is {self.smallest_false_alarm_rate:.3g}"
+            )
+        return self.scores[int(np.searchsorted(self.ranks, rank))]
+
+    def p_values(self, scores: np.ndarray) -> np.ndarray:
+        """(1 + #{calibration >= s}) / (n + 1) for each s. scores: float [m] -> float64 [m] in (0, 1].
+
+        `p <= a` and `s > threshold(a)` say the same.
+        """
+        below = self._below[np.searchsorted(self._sorted, scores, side="left")]
+        p_values: np.ndarray = (1 + self.rows - below) / (self.rows + 1)
+        return p_values

@@ -1,0 +1,135 @@
+"""manifest.json: everything a server, a client or a person needs to know about a published model."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hourglass.contract.calibration import Calibration
+
+SCHEMA_VERSION = 1
+
+MODEL = "model.onnx"
+ENCODER = "encoder.onnx"
+DECODER = "decoder.onnx"
+
+INPUT = "input"
+EMBEDDING = "embedding"
+RECONSTRUCTION = "reconstruction"
+SCORE = "score"
+FEATURE_ERROR = "feature_error"
+
+# Input and outputs of each graph, by name: the part of the contract that onnxruntime can check.
+GRAPHS = {
+    MODEL: (INPUT, (EMBEDDING, RECONSTRUCTION, SCORE, FEATURE_ERROR)),
+    ENCODER: (INPUT, (EMBEDDING,)),
+    DECODER: (EMBEDDING, (RECONSTRUCTION,)),
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Strict):
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Column(_Strict):
+    name: Annotated[str, Field(min_length=1)]
+    type: Literal["numeric"]
+
+
+class Array(_Strict):
+    """A float32 array, bit for bit: base64 of its little-endian bytes."""
+
+    shape: list[int]
+    base64: str
+
+    @classmethod
+    def pack(cls, values: np.ndarray) -> Array:
+        data = np.ascontiguousarray(values, dtype="<f4")
+        return cls(shape=list(data.shape), base64=base64.b64encode(data.tobytes()).decode("ascii"))
+
+    def unpack(self) -> np.ndarray:
+        """Raises ValueError when the bytes do not fit the shape."""
+        return np.frombuffer(base64.b64decode(self.base64, validate=True), dtype="<f4").reshape(self.shape)
+
+
+class Tolerance(_Strict):
+    """|answer - expected| <= atol + rtol * |expected|."""
+
+    atol: Annotated[float, Field(ge=0)]
+    rtol: Annotated[float, Field(ge=0)]
+
+
+class GoldenRows(_Strict):
+    """Synthetic rows and the answers the exporter saw: a server proves itself on them before it serves."""
+
+    input: Array
+    outputs: dict[str, Array]
+    # precision of the session ("float32", ...) -> output -> tolerance
+    tolerance: dict[str, dict[str, Tolerance]]
+
+
+class ScoreDefinition(_Strict):
+    name: str
+    formula: str
+
+
+class Provenance(_Strict):
+    created: datetime
+    data: str
+    data_sha256: str
+    rows: dict[str, int]
+    seed: int
+    config: dict[str, Any]
+    versions: dict[str, str]
+    metrics: dict[str, float]
+
+
+class Manifest(_Strict):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    variant: str
+    files: dict[str, FileEntry]
+    row_shape: Annotated[list[int], Field(min_length=1, max_length=3)]
+    columns: list[Column] | None = None
+    embedding_size: Annotated[int, Field(ge=1)]
+    embedding_space_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    score: ScoreDefinition
+    calibration: Calibration
+    missing_values: Literal["refuse"] = "refuse"
+    golden: GoldenRows
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        if missing := GRAPHS.keys() - self.files.keys():
+            raise ValueError(f"files: {', '.join(sorted(missing))} missing")
+        if any(size < 1 for size in self.row_shape):
+            raise ValueError("row_shape: every size is at least 1")
+        if self.columns is not None and self.row_shape != [len(self.columns)]:
+            raise ValueError("columns: their number is not the row's size")
+        if self.embedding_space_id != self.files[ENCODER].sha256[:16]:
+            raise ValueError(f"embedding_space_id: not that of {ENCODER}")
+        rows = self.golden.input.shape[0]
+        if self.golden.input.shape[1:] != self.row_shape:
+            raise ValueError("golden.input: not the row's shape")
+        for output, shape in self.output_shapes().items():
+            if output not in self.golden.outputs or self.golden.outputs[output].shape != [rows, *shape]:
+                raise ValueError(f"golden.outputs.{output}: missing, or of another shape")
+        return self
+
+    def output_shapes(self) -> dict[str, list[int]]:
+        """Shape of each output of model.onnx for one row, without the leading n."""
+        return {
+            EMBEDDING: [self.embedding_size],
+            RECONSTRUCTION: self.row_shape,
+            SCORE: [],
+            FEATURE_ERROR: self.row_shape,
+        }
