@@ -141,7 +141,7 @@ def _read_file(folder: Path, file: str, size: int) -> bytes:
 def _read_regular(path: Path, size_is_right: Callable[[int], bool], expected: str) -> bytes:
     try:
         # Not blocking: a pipe in a model's place must not hang the server.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ArtefactError(f"{path.name} is not a regular file")

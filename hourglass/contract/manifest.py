@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hourglass.contract.calibration import Calibration
 
-SCHEMA_VERSION = 1
-
 MODEL = "model.onnx"
 ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"
@@ -22,6 +20,9 @@ EMBEDDING = "embedding"
 RECONSTRUCTION = "reconstruction"
 SCORE = "score"
 FEATURE_ERROR = "feature_error"
+
+# The precision of a session.
+FLOAT32 = "float32"
 
 # Input and outputs of each graph, by name: the part of the contract that onnxruntime can check.
 GRAPHS = {
@@ -57,8 +58,14 @@ class Array(_Strict):
         return cls(shape=list(data.shape), base64=base64.b64encode(data.tobytes()).decode("ascii"))
 
     def unpack(self) -> np.ndarray:
-        """Raises ValueError when the bytes do not fit the shape."""
         return np.frombuffer(base64.b64decode(self.base64, validate=True), dtype="<f4").reshape(self.shape)
+
+    @model_validator(mode="after")
+    def _check(self) -> Array:
+        if any(size < 0 for size in self.shape):
+            raise ValueError("shape: a negative size")
+        self.unpack()
+        return self
 
 
 class Tolerance(_Strict):
@@ -94,7 +101,7 @@ class Provenance(_Strict):
 
 
 class Manifest(_Strict):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     variant: str
     files: dict[str, FileEntry]
     row_shape: Annotated[list[int], Field(min_length=1, max_length=3)]
@@ -123,6 +130,8 @@ class Manifest(_Strict):
         for output, shape in self.output_shapes().items():
             if output not in self.golden.outputs or self.golden.outputs[output].shape != [rows, *shape]:
                 raise ValueError(f"golden.outputs.{output}: missing, or of another shape")
+            if output not in self.golden.tolerance.get(FLOAT32, {}):
+                raise ValueError(f"golden.tolerance.{FLOAT32}.{output}: missing")
         return self
 
     def output_shapes(self) -> dict[str, list[int]]:

@@ -1,0 +1,1 @@
+"""The gRPC service: runs published models on onnxruntime. Never torch, never onnx."""

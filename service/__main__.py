@@ -1,0 +1,69 @@
+"""hourglass-serve: read the settings, check the ground, serve."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+_USAGE_ERROR = 2
+
+
+def main() -> int:
+    """Exit code 0 after a clean stop, 2 when the server cannot start, with one line saying why."""
+    problem = _two_runtimes()
+    if problem:
+        return _refuse(problem)
+    try:
+        from service import config, logs, server
+        from service.errors import StartError
+    except ModuleNotFoundError as error:
+        return _refuse(
+            f"{error.name} is not installed: run `pip install 'hourglass-serving[serve]'` "
+            "(on a machine with an NVIDIA GPU: 'hourglass-serving[serve-gpu]')"
+        )
+    try:
+        settings = config.load(sys.argv[1:]).with_absolute_paths()
+        logs.configure(settings.log_level)
+        _leave_for_an_empty_directory()
+        server.run(settings)
+    except StartError as error:
+        return _refuse(str(error))
+    return 0
+
+
+def _refuse(problem: str) -> int:
+    print(f"hourglass-serve: error: {problem}", file=sys.stderr)  # noqa: T201
+    return _USAGE_ERROR
+
+
+def _two_runtimes() -> str | None:
+    """Both onnxruntime wheels write the same files, so that which one gets imported is chance."""
+    installed = []
+    for wheel in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.version(wheel)
+            installed.append(wheel)
+    if len(installed) < 2:
+        return None
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: `pip uninstall onnxruntime`, "
+        "then `pip install --force-reinstall --no-deps onnxruntime-gpu`"
+    )
+
+
+def _leave_for_an_empty_directory() -> None:
+    """onnxruntime resolves a graph's external data against the working directory: there must be nothing there."""
+    if any(Path.cwd().iterdir()):
+        folder = tempfile.mkdtemp(prefix="hourglass-serve-")
+        os.chdir(folder)
+        Path(folder).chmod(0o500)
+        atexit.register(lambda: Path(folder).rmdir())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

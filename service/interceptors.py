@@ -1,0 +1,137 @@
+"""What happens around every call: credentials, metrics, and errors turned into statuses, each in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from service.errors import (
+    BadCredential,
+    InternalError,
+    InvalidInput,
+    ServiceError,
+    StartError,
+    trailing_metadata,
+)
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_HEALTH = "/grpc.health.v1.Health/"
+_OK = grpc.StatusCode.OK.name
+_CANCELLED = grpc.StatusCode.CANCELLED.name
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Around every method of our own services: one place where exceptions become statuses and calls are counted."""
+
+    def __init__(self, metrics: Metrics, services: tuple[str, ...]) -> None:
+        self._metrics = metrics
+        self._prefixes = tuple(f"/{service}/" for service in services)
+        self._guarded: dict[str, grpc.RpcMethodHandler] = {}
+
+    async def intercept_service(
+        self, continuation: Continuation, details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        guarded = self._guarded.get(details.method)
+        if guarded is not None:
+            return guarded
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith(self._prefixes):
+            return handler
+        # Our methods are few and fixed, so this cache is bounded.
+        guarded = self._guarded[details.method] = self._guard(details.method.rpartition("/")[2], handler)
+        return guarded
+
+    def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            observed = self._metrics.call(method)
+            code = _OK
+            try:
+                if isinstance(request, _Undecodable):
+                    raise InvalidInput(f"the bytes are not a {method}Request of hourglass.v1", reason="MALFORMED")
+                return await handler.unary_unary(request, context)
+            except asyncio.CancelledError:
+                code = _CANCELLED
+                raise
+            except Exception as error:
+                failure = error if isinstance(error, ServiceError) else InternalError("a fault of the server")
+                code = failure.code.name
+                await _abort(method, failure, error, context)
+            finally:
+                observed.finish(code)
+
+        return grpc.unary_unary_rpc_method_handler(
+            call,
+            request_deserializer=_decode_or_mark(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+
+class _Undecodable:
+    """Stands for a request whose bytes could not be read; grpc.aio itself would answer UNKNOWN."""
+
+
+def _decode_or_mark(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def decode(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _Undecodable()
+
+    return decode
+
+
+async def _abort(method: str, failure: ServiceError, cause: Exception, context: grpc.aio.ServicerContext) -> NoReturn:
+    message = str(failure)
+    if failure.code is grpc.StatusCode.INTERNAL:
+        error_id = secrets.token_hex(8)
+        message = f"{message} (id {error_id} in the server's log)"
+        log.error("call failed", exc_info=cause, extra={"method": method, "error_id": error_id})
+    await context.abort(failure.code, message, trailing_metadata(failure))
+    raise AssertionError("abort does not return")
+
+
+class Tokens(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Callers show one of the bearer tokens of a file. Health stays open: probes carry no secrets."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises StartError when the file cannot be read or holds no token."""
+        try:
+            lines = file.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f"--auth-token-file {file}: cannot be read: {error}") from None
+        self._expected = [f"Bearer {line.strip()}".encode() for line in lines if line.strip()]
+        if not self._expected:
+            raise StartError(f"--auth-token-file {file}: holds no token")
+        self._refuse = grpc.unary_unary_rpc_method_handler(self._abort)
+
+    async def intercept_service(
+        self, continuation: Continuation, details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        if details.method.startswith(_HEALTH) or self._is_allowed(details.invocation_metadata):
+            return await continuation(details)
+        return self._refuse
+
+    def _is_allowed(self, metadata: Any) -> bool:
+        shown = b""
+        for key, value in metadata or ():
+            if key == "authorization":
+                shown = value if isinstance(value, bytes) else value.encode()
+        # Every token is compared, in constant time: how long it takes tells nothing.
+        return sum(hmac.compare_digest(shown, expected) for expected in self._expected) > 0
+
+    @staticmethod
+    async def _abort(_request: bytes, context: grpc.aio.ServicerContext) -> None:
+        refused = BadCredential("this server asks for `authorization: Bearer <token>`; none or a wrong one came")
+        await context.abort(refused.code, str(refused), trailing_metadata(refused))

@@ -1,0 +1,89 @@
+"""exported/ -> live models: scan, verify, prove, and say why a version is left out."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from hourglass.contract import layout
+from hourglass.contract.manifest import ENCODER, MODEL
+from service import session
+from service.batcher import Batcher
+from service.engine import LiveModel
+from service.errors import StartError
+from service.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """How models become live. Needs a running event loop: each session gets its batcher."""
+
+    root: Path
+    newest: int | None
+    device: str
+    threads: int
+    executor: Executor
+    metrics: Metrics
+    max_batch_rows: int
+    max_queue_rows: int
+
+    def load(self) -> list[LiveModel]:
+        """Of each model the newest versions that verify. Raises StartError when a model has none, or there is none."""
+        try:
+            names = layout.names(self.root)
+        except OSError as error:
+            raise StartError(f"--exported {self.root}: {error.strerror}") from None
+        if not names:
+            raise StartError(f"--exported {self.root}: holds no models; publish one with `hourglass-train fit`")
+        live: list[LiveModel] = []
+        for name in names:
+            found = self._load_versions(name)
+            if not found:
+                raise StartError(f"--exported {self.root}: no version of {name!r} can be served; the log says why")
+            live += found
+        return live
+
+    def _load_versions(self, name: str) -> list[LiveModel]:
+        live: list[LiveModel] = []
+        for version in layout.versions(self.root, name):
+            if self.newest is not None and len(live) == self.newest:
+                break
+            try:
+                live.append(self._open(name, version))
+            except layout.ArtefactError as error:
+                self.metrics.load_failed(name)
+                log.error("model refused", model=name, version=version, why=str(error))
+        return live
+
+    def _open(self, name: str, version: int) -> LiveModel:
+        started = time.perf_counter()
+        artefact = layout.read(self.root, name, version, files=(MODEL, ENCODER))
+        sessions = session.open_model(artefact, self.device, self.threads)
+        batchers = {
+            file: Batcher(
+                opened.run,
+                self.executor,
+                self.metrics.observer(name, version, file),
+                max_batch_rows=self.max_batch_rows,
+                max_queue_rows=self.max_queue_rows,
+            )
+            for file, opened in sessions.items()
+        }
+        model = LiveModel(name, version, artefact.manifest, self.device, batchers[ENCODER], batchers[MODEL])
+        seconds = time.perf_counter() - started
+        self.metrics.model_loaded(model, seconds)
+        log.info(
+            "model loaded",
+            model=name,
+            version=version,
+            variant=artefact.manifest.variant,
+            embedding_space_id=artefact.manifest.embedding_space_id,
+            seconds=round(seconds, 3),
+        )
+        return model

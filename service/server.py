@@ -1,0 +1,203 @@
+"""The process: listeners, health, reflection, and an end that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from pathlib import Path
+
+import grpc
+import structlog
+import uvloop
+from google.protobuf.internal import api_implementation
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hourglass.v1 import autoencoder_pb2 as pb
+from hourglass.v1 import autoencoder_pb2_grpc
+from service import native, session
+from service.config import Settings, unknown_environment
+from service.engine import Engine
+from service.errors import StartError
+from service.interceptors import Guard, Tokens
+from service.metrics import Metrics
+from service.repository import Repository
+
+log = structlog.get_logger(__name__)
+
+_READY = ""
+_LIVE = "liveness"
+_GRACE_SECONDS = 10.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartError."""
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    for name in unknown_environment():
+        log.warning("this environment variable is no setting: misspelt?", variable=name)
+    if api_implementation.Type() != "upb":
+        log.warning("protobuf runs without its C implementation: slow", implementation=api_implementation.Type())
+    device, why = session.choose_device(settings.device)
+    log.info("device", device=device, asked=settings.device, why=why)
+    cores = session.available_cores()
+    threads = settings.threads or (cores if device == "cpu" else 1)
+    log.info("threads", threads_per_batch=threads, cores=cores, asked=settings.threads)
+
+    metrics = Metrics()
+    metrics_server, metrics_port = metrics.serve(settings.host, settings.metrics_port)
+    with ThreadPoolExecutor(max_workers=cores, thread_name_prefix="session") as executor:
+        repository = Repository(
+            root=settings.exported,
+            newest=settings.newest,
+            device=device,
+            threads=threads,
+            executor=executor,
+            metrics=metrics,
+            max_batch_rows=settings.max_batch_rows,
+            max_queue_rows=settings.max_queue_rows,
+        )
+        engine = Engine(repository.load())
+        server, grpc_port, readiness = await _listen(settings, engine, metrics)
+        stop = _Stop()
+        await server.start()
+        log.info(
+            "ready",
+            host=settings.host,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            tls=settings.tls_cert is not None,
+            drain_seconds=settings.drain_seconds,
+        )
+        await stop.asked.wait()
+        await readiness.not_serving()
+        log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
+        await stop.drained(settings.drain_seconds)
+        log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
+        await server.stop(_GRACE_SECONDS)
+        for model in engine.models():
+            await model.close()
+    metrics_server.shutdown()
+    metrics_server.server_close()
+    log.info("stopped")
+
+
+class _Stop:
+    """SIGTERM asks for a drain; SIGINT, or a second SIGTERM, for an end without one."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._at_once = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+
+    def _terminate(self) -> None:
+        if self.asked.is_set():
+            self._at_once.set()
+        self.asked.set()
+
+    def _interrupt(self) -> None:
+        self._at_once.set()
+        self.asked.set()
+
+    async def drained(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._at_once.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+class _Readiness:
+    """The health names that say whether to send calls here; liveness stays, or the kubelet would cut the drain."""
+
+    def __init__(self, servicer: health.aio.HealthServicer, engine: Engine, services: tuple[str, ...]) -> None:
+        self._servicer = servicer
+        models = {f"model/{model.name}" for model in engine.models()}
+        self._names = (_READY, *services, *sorted(models))
+
+    async def serving(self) -> None:
+        await self._servicer.set(_LIVE, _SERVING)
+        for name in self._names:
+            await self._servicer.set(name, _SERVING)
+
+    async def not_serving(self) -> None:
+        for name in self._names:
+            await self._servicer.set(name, _NOT_SERVING)
+
+
+async def _listen(settings: Settings, engine: Engine, metrics: Metrics) -> tuple[grpc.aio.Server, int, _Readiness]:
+    """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
+    interceptors: list[grpc.aio.ServerInterceptor] = []
+    if settings.auth_token_file is not None:
+        interceptors.append(Tokens(settings.auth_token_file))
+    interceptors.append(Guard(metrics, (native.SERVICE,)))
+    server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+
+    limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
+    autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    services = (native.SERVICE,)
+    if settings.reflection:
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    readiness = _Readiness(servicer, engine, services)
+    await readiness.serving()
+    return server, _bind(server, settings), readiness
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1e3)),
+        ("grpc.max_connection_age_grace_ms", round(_GRACE_SECONDS * 1e3)),
+        ("grpc.max_concurrent_streams", 1024),
+        ("grpc.max_metadata_size", 8192),
+        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not take half of the calls
+    ]
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    try:
+        if settings.tls_cert is None or settings.tls_key is None:
+            if not _is_loopback(settings.host):
+                log.warning("plaintext on an address others can reach; --tls-cert and --tls-key encrypt", host=host)
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, _credentials(settings)))
+    except RuntimeError:
+        raise StartError(f"--grpc-port {settings.grpc_port} on {settings.host}: cannot listen there") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    pem = {name: _read(name, getattr(settings, name)) for name in ("tls_key", "tls_cert", "tls_client_ca")}
+    return grpc.ssl_server_credentials(
+        [(pem["tls_key"], pem["tls_cert"])],
+        root_certificates=pem["tls_client_ca"],
+        require_client_auth=pem["tls_client_ca"] is not None,
+    )
+
+
+def _read(setting: str, file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise StartError(f"--{setting.replace('_', '-')} {file}: {error.strerror}") from None

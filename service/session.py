@@ -1,0 +1,155 @@
+"""onnxruntime: the device, the session, and the proofs a model passes before it may serve."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from hourglass.contract.layout import Artefact, ArtefactError
+from hourglass.contract.manifest import ENCODER, FLOAT32, GRAPHS, MODEL, Manifest
+from service.errors import StartError
+
+# A new execution provider is one entry here: device -> provider and its options.
+PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+
+
+def choose_device(asked: str) -> tuple[str, str]:
+    """The device to use, and why. Raises StartError when cuda is asked for and cannot be had."""
+    if asked == "cpu":
+        return "cpu", "asked for"
+    problem = _why_not_cuda()
+    if problem is None:
+        return "cuda", "asked for" if asked == "cuda" else "a GPU is usable"
+    if asked == "cuda":
+        raise StartError(f"--device cuda: {problem}")
+    return "cpu", problem
+
+
+def _why_not_cuda() -> str | None:
+    if PROVIDERS["cuda"][0] not in ort.get_available_providers():
+        return "this onnxruntime is built for the CPU; install 'hourglass-serving[serve-gpu]'"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver (libcuda.so.1) here"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver finds no GPU"
+    ort.preload_dlls()  # CUDA and cuDNN from the nvidia-* wheels
+    return None
+
+
+def available_cores() -> int:
+    """Cores this process may use: the cgroup's quota (v2, v1) and the affinity mask, not the host's count."""
+    cores = len(os.sched_getaffinity(0))
+    for read in (_cgroup_v2_quota, _cgroup_v1_quota):
+        quota = read()
+        if quota is not None:
+            return max(1, min(cores, int(quota)))
+    return cores
+
+
+def _cgroup_v2_quota() -> float | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _cgroup_v1_quota() -> float | None:
+    folder = Path("/sys/fs/cgroup/cpu")
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if quota <= 0 else quota / period
+
+
+class Session:
+    """One graph of one model on one device. `run` may be called from several threads."""
+
+    def __init__(self, graph: bytes, device: str, threads: int) -> None:
+        """Raises ArtefactError when onnxruntime refuses the graph, StartError when the device is not the real one."""
+        provider, options = PROVIDERS[device]
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 4  # what matters comes as an exception, and is logged by us
+        # Spinning would take the cores that the gRPC threads need.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Arenas keep the largest batch ever seen; without them memory stays flat at equal speed.
+        settings.enable_cpu_mem_arena = False
+        try:
+            self._session = ort.InferenceSession(graph, settings, providers=[(provider, options)])
+        except Exception as error:
+            raise ArtefactError(f"onnxruntime refuses the graph: {type(error).__name__}") from error
+        self._session.disable_fallback()
+        if self._session.get_providers()[0] != provider:
+            raise StartError(f"onnxruntime did not give {provider}: it would have served on the CPU")
+        self.device = device
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, list[int | str | None]]]:
+        """name -> (element type, shape)"""
+        return {node.name: (node.type, node.shape) for node in self._session.get_inputs()}
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, list[int | str | None]]]:
+        return {node.name: (node.type, node.shape) for node in self._session.get_outputs()}
+
+    def run(self, rows: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """rows: float32 [n, ...] -> each asked output, float32 [n, ...]."""
+        (name,) = self.inputs
+        answers = self._session.run(list(outputs), {name: rows})
+        return dict(zip(outputs, answers, strict=True))
+
+
+def open_model(artefact: Artefact, device: str, threads: int) -> dict[str, Session]:
+    """Verified bytes -> sessions of model.onnx and encoder.onnx that have proven themselves, in the order of the
+    design: session, inputs and outputs, warm-up, golden rows. Raises ArtefactError naming the rule that is broken."""
+    manifest = artefact.manifest
+    sessions = {}
+    for file in (MODEL, ENCODER):
+        session = Session(artefact.files[file], device, threads)
+        _check_io(file, session, manifest)
+        sessions[file] = session
+    rows = manifest.golden.input.unpack()
+    for file, session in sessions.items():
+        for count in (1, len(rows)):  # the first run of a shape is slow: it must not be a caller's
+            session.run(rows[:count], GRAPHS[file][1])
+        _check_golden(file, session, manifest, rows)
+    return sessions
+
+
+def _check_io(file: str, session: Session, manifest: Manifest) -> None:
+    shapes = manifest.output_shapes()
+    input_name, outputs = GRAPHS[file]
+    expected = {input_name: manifest.row_shape}, {name: shapes[name] for name in outputs}
+    for side, found, wanted in zip(("input", "output"), (session.inputs, session.outputs), expected, strict=True):
+        if (side == "input" and found.keys() != wanted.keys()) or not wanted.keys() <= found.keys():
+            raise ArtefactError(f"{file}: its {side}s are {sorted(found)}, not {sorted(wanted)}")
+        for name, row in wanted.items():
+            element, shape = found[name]
+            if element != "tensor(float)" or isinstance(shape[0], int) or list(shape[1:]) != row:
+                raise ArtefactError(f"{file}: {side} {name!r} is {element} {shape}, not tensor(float) ['n', *{row}]")
+
+
+def _check_golden(file: str, session: Session, manifest: Manifest, rows: np.ndarray) -> None:
+    golden = manifest.golden
+    answers = session.run(rows, GRAPHS[file][1])
+    for name, answer in answers.items():
+        expected = golden.outputs[name].unpack()
+        tolerance = golden.tolerance[FLOAT32][name]
+        if not np.allclose(answer, expected, rtol=tolerance.rtol, atol=tolerance.atol):
+            difference = float(np.max(np.abs(answer - expected)))
+            raise ArtefactError(f"{file}: golden rows: {name} differs by up to {difference:.3g} on this machine")
