@@ -1,0 +1,109 @@
+"""Results written row by row to a temporary sibling that gets its name when it is whole."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Generic, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.lib import format as npy
+
+from hourglass.files.rows import FileError
+
+T = TypeVar("T")
+
+# Each row group costs memory until the file is closed: few and large.
+_ROW_GROUP_BYTES = 16 * 2**20
+
+
+class _Writer(ABC, Generic[T]):
+    """A context manager: leaving it normally publishes the file, leaving it with an exception deletes it."""
+
+    def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise FileError(f"{path}: a folder: name a file to write to")
+        self._path = path
+        self._draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            self._stream: IO[bytes] = self._draft.open("xb")
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+
+    @abstractmethod
+    def write(self, rows: T) -> None:
+        """Appends rows."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Writes what a whole file needs besides its rows."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+                self._stream.close()
+                self._draft.replace(self._path)
+        except OSError as problem:
+            raise FileError(f"{self._path}: cannot be written: {problem.strerror or problem}") from None
+        finally:
+            self._stream.close()
+            self._draft.unlink(missing_ok=True)
+
+
+class TableWriter(_Writer[pa.Table]):
+    """.parquet or .csv, by the path's suffix."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        super().__init__(path)
+        kind = pq.ParquetWriter if path.suffix.lower() == ".parquet" else pyarrow.csv.CSVWriter
+        self._writer = kind(self._stream, schema)
+        self._waiting: list[pa.Table] = []
+
+    def write(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        if sum(table.nbytes for table in self._waiting) >= _ROW_GROUP_BYTES:
+            self._flush()
+
+    def _finish(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
+            self._waiting = []
+
+
+class ArrayWriter(_Writer[np.ndarray]):
+    """.npy of rows of one shape."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
+        super().__init__(path)
+        self._row_shape, self._dtype, self._rows = row_shape, np.dtype(dtype), 0
+        self._write_header()
+
+    def write(self, rows: np.ndarray) -> None:
+        if rows.shape[1:] != self._row_shape:
+            raise ValueError(f"rows of shape {self._row_shape}, not {rows.shape[1:]}")
+        self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())
+        self._rows += len(rows)
+
+    def _finish(self) -> None:
+        self._stream.seek(0)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # numpy pads the header so that the number of rows can grow in place.
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._rows, *self._row_shape)}
+        npy.write_array_header_1_0(self._stream, header)
