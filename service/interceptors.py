@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 _HEALTH = "/grpc.health.v1.Health/"
 _OK = grpc.StatusCode.OK.name
 _CANCELLED = grpc.StatusCode.CANCELLED.name
+_QUIET_SECONDS = 0.05
+_LAST_CALLS_SECONDS = 1.0
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
 
@@ -39,6 +43,28 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._metrics = metrics
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._guarded: dict[str, grpc.RpcMethodHandler] = {}
+        self._begun = 0
+        self._may_answer = asyncio.Event()
+        self._may_answer.set()
+
+    @contextlib.asynccontextmanager
+    async def last_calls(self) -> AsyncIterator[None]:
+        """Hold every answer back until the block ends, and enter it once no more calls come in.
+
+        gRPC cancels calls that have arrived but that the event loop has not taken up yet when a server stops
+        (grpc issue 41785). Callers who wait for an answer send nothing new, so that soon nothing is left to cancel;
+        the answers then leave after the connection has said that it takes no more calls.
+        """
+        self._may_answer.clear()
+        try:
+            deadline = time.monotonic() + _LAST_CALLS_SECONDS
+            begun = -1
+            while begun != self._begun and time.monotonic() < deadline:
+                begun = self._begun
+                await asyncio.sleep(_QUIET_SECONDS)
+            yield
+        finally:
+            self._may_answer.set()
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -55,12 +81,16 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            self._begun += 1
             observed = self._metrics.call(method)
             code = _OK
             try:
                 if isinstance(request, _Undecodable):
                     raise InvalidInput(f"the bytes are not a {method}Request of hourglass.v1", reason="MALFORMED")
-                return await handler.unary_unary(request, context)
+                answer = await handler.unary_unary(request, context)
+                if not self._may_answer.is_set():
+                    await self._may_answer.wait()
+                return answer
             except asyncio.CancelledError:
                 code = _CANCELLED
                 raise

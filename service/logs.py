@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+_FIRST = {"time": "timestamp", "level": "level", "message": "event"}
+
 
 def configure(level: str) -> None:
     shared: list[structlog.typing.Processor] = [
@@ -27,7 +29,7 @@ def configure(level: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                structlog.processors.EventRenamer("message"),
+                _people_first,
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -35,3 +37,9 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+
+
+def _people_first(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how bad and what, before the details."""
+    first = {key: event.pop(name) for key, name in _FIRST.items()}
+    return {**first, **event}

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 _READY = ""
 _LIVE = "liveness"
 _GRACE_SECONDS = 10.0
+_GOAWAY_SECONDS = 0.05
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -64,7 +65,8 @@ async def _serve(settings: Settings) -> None:
             max_queue_rows=settings.max_queue_rows,
         )
         engine = Engine(repository.load())
-        server, grpc_port, readiness = await _listen(settings, engine, metrics)
+        guard = Guard(metrics, (native.SERVICE,))
+        server, grpc_port, readiness = await _listen(settings, engine, guard)
         stop = _Stop()
         await server.start()
         log.info(
@@ -80,7 +82,10 @@ async def _serve(settings: Settings) -> None:
         log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
         await stop.drained(settings.drain_seconds)
         log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
-        await server.stop(_GRACE_SECONDS)
+        async with guard.last_calls():
+            stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
+            await asyncio.sleep(_GOAWAY_SECONDS)
+        await stopping
         for model in engine.models():
             await model.close()
     metrics_server.shutdown()
@@ -132,12 +137,12 @@ class _Readiness:
             await self._servicer.set(name, _NOT_SERVING)
 
 
-async def _listen(settings: Settings, engine: Engine, metrics: Metrics) -> tuple[grpc.aio.Server, int, _Readiness]:
+async def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, _Readiness]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
     interceptors: list[grpc.aio.ServerInterceptor] = []
     if settings.auth_token_file is not None:
         interceptors.append(Tokens(settings.auth_token_file))
-    interceptors.append(Guard(metrics, (native.SERVICE,)))
+    interceptors.append(guard)
     server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)

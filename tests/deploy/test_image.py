@@ -69,6 +69,13 @@ def test_the_image_sets_only_settings_that_exist(text):
     assert named <= {f"HOURGLASS_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_onnxruntime_is_kept_from_reporting_home(text, tmp_path):
+    """Where it may report, importing it writes a device's number into the home folder."""
+    (switch,) = re.findall(r"^ +(ORT_\w+=\w+)", text, re.M)
+    assert run("env", "-i", f"HOME={tmp_path}", switch, sys.executable, "-c", "import onnxruntime").returncode == 0
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_it_runs_as_nobody_in_particular_from_an_empty_folder(text, hourglass):
     final = text[text.rindex("FROM ") :]
     context = hourglass.render_cpu().pod["securityContext"]

@@ -1,0 +1,166 @@
+"""Published models whose answers are known in closed form: linear autoencoders written without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from hourglass.contract import layout
+from hourglass.contract.calibration import Calibration
+from hourglass.contract.manifest import (
+    DECODER,
+    EMBEDDING,
+    ENCODER,
+    FEATURE_ERROR,
+    FLOAT32,
+    GRAPHS,
+    INPUT,
+    MODEL,
+    RECONSTRUCTION,
+    SCORE,
+    Array,
+    Column,
+    FileEntry,
+    GoldenRows,
+    Manifest,
+    Provenance,
+    ScoreDefinition,
+    Tolerance,
+)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """embedding = x W, reconstruction = x W Wᵀ, score = mean squared error."""
+
+    weights: np.ndarray
+
+    @classmethod
+    def random(cls, width: int = 4, embedding_size: int = 2, seed: int = 0) -> Linear:
+        rng = np.random.default_rng(seed)
+        return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32))
+
+    def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        embedding = rows @ self.weights
+        reconstruction = embedding @ self.weights.T
+        error = (rows - reconstruction) ** 2
+        return {EMBEDDING: embedding, RECONSTRUCTION: reconstruction, SCORE: error.mean(axis=1), FEATURE_ERROR: error}
+
+    def graphs(self, work: int = 0) -> dict[str, bytes]:
+        """The three graphs. `work`: that many multiplications with a 512 x 512 matrix a row are done for nothing."""
+        w, wt = numpy_helper.from_array(self.weights, "w"), numpy_helper.from_array(self.weights.T.copy(), "wt")
+        encode = helper.make_node("MatMul", [INPUT, "w"], [EMBEDDING])
+        decode = helper.make_node("MatMul", [EMBEDDING, "wt"], [RECONSTRUCTION])
+        score = [
+            helper.make_node("Sub", [INPUT, RECONSTRUCTION], ["residual"]),
+            helper.make_node("Mul", ["residual", "residual"], [FEATURE_ERROR]),
+            helper.make_node("ReduceMean", [FEATURE_ERROR, "axes"], ["mean"], keepdims=0),
+        ]
+        axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")
+        wasted, initializers = _waste(work, self.weights.shape[0])
+        return {
+            MODEL: self._graph(MODEL, [encode, decode, *score, *wasted], [w, wt, axes, *initializers]),
+            ENCODER: self._graph(ENCODER, [encode], [w]),
+            DECODER: self._graph(DECODER, [decode], [wt]),
+        }
+
+    def _graph(self, file: str, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> bytes:
+        width, embedding_size = self.weights.shape
+        shapes = {INPUT: [width], EMBEDDING: [embedding_size], RECONSTRUCTION: [width], SCORE: [], FEATURE_ERROR: [width]}
+        input_name, outputs = GRAPHS[file]
+
+        def value(name: str) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shapes[name]])
+
+        graph = helper.make_graph(nodes, "g", [value(input_name)], [value(name) for name in outputs], initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+
+
+def _waste(work: int, width: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """A chain of multiplications whose result, exactly zero, is added to the score."""
+    if not work:
+        return [helper.make_node("Identity", ["mean"], [SCORE])], []
+    wide = np.random.default_rng(1).standard_normal((width, 512)).astype(np.float32)
+    square = np.eye(512, dtype=np.float32)[::-1].copy()
+    initializers = [
+        numpy_helper.from_array(wide, "wide"),
+        numpy_helper.from_array(square, "square"),
+        numpy_helper.from_array(np.zeros(512, dtype=np.float32), "zero"),
+    ]
+    nodes = [helper.make_node("MatMul", [INPUT, "wide"], ["waste0"])]
+    nodes += [helper.make_node("MatMul", [f"waste{i}", "square"], [f"waste{i + 1}"]) for i in range(work)]
+    nodes += [
+        helper.make_node("MatMul", [f"waste{work}", "zero"], ["nothing"]),
+        helper.make_node("Add", ["mean", "nothing"], [SCORE]),
+    ]
+    return nodes, initializers
+
+
+def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None = None) -> Manifest:
+    """A manifest that fits these graphs; calibrated on 199 standard normal rows."""
+    rng = np.random.default_rng(7)
+    width = model.weights.shape[0]
+    golden = rng.standard_normal((5, width)).astype(np.float32)
+    calibration_rows = rng.standard_normal((199, width)).astype(np.float32)
+    answers = model.answers(golden)
+    entries = {
+        name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in graphs.items()
+    }
+    return Manifest(
+        variant="basic",
+        files=entries,
+        row_shape=[width],
+        columns=None if columns is None else [Column(name=name, type="numeric") for name in columns],
+        embedding_size=model.weights.shape[1],
+        embedding_space_id=entries[ENCODER].sha256[:16],
+        score=ScoreDefinition(name="mean_squared_error", formula="mean over features of (x - reconstruction)^2"),
+        calibration=Calibration.from_scores(model.answers(calibration_rows)[SCORE], 0.05),
+        golden=GoldenRows(
+            input=Array.pack(golden),
+            outputs={name: Array.pack(values) for name, values in answers.items()},
+            tolerance={FLOAT32: {name: Tolerance(atol=1e-5, rtol=1e-4) for name in answers}},
+        ),
+        provenance=Provenance(
+            created=datetime(2026, 1, 1, tzinfo=UTC),
+            data="standard normal rows",
+            data_sha256="0" * 64,
+            rows={"calibration": 199},
+            seed=7,
+            config={},
+            versions={},
+            metrics={},
+        ),
+    )
+
+
+def publish(
+    root: Path,
+    name: str,
+    model: Linear | None = None,
+    *,
+    work: int = 0,
+    columns: list[str] | None = None,
+    damage: Callable[[Path], None] | None = None,
+) -> int:
+    """Publish a model as a trainer would, let `damage` break its folder, and return the version."""
+    model = model or Linear.random()
+    graphs = model.graphs(work)
+
+    def write(folder: Path) -> None:
+        for file, data in graphs.items():
+            (folder / file).write_bytes(data)
+        (folder / layout.MANIFEST).write_text(manifest(model, graphs, columns).model_dump_json())
+
+    folder = layout.publish(root, name, write)
+    if damage:
+        damage(folder)
+    return int(folder.name)
