@@ -1,0 +1,1 @@
+"""From data to a trained, calibrated, exported autoencoder. torch lives here, and only here."""

@@ -1,0 +1,109 @@
+"""The base class of every autoencoder, and how its variants are found.
+
+A variant is one file in training/variants/ with one subclass of Autoencoder that has a `variant` name; importing it
+registers it. Nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Generator, Tensor, nn
+
+from hourglass.contract.manifest import EMBEDDING, RECONSTRUCTION
+from training import scoring, variants
+from training.errors import ConfigError, nearest
+from training.networks import Architecture
+
+_registry: dict[str, type[Autoencoder]] = {}
+
+
+class Options(BaseModel):
+    """A variant's own settings: subclass it, one described field each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Autoencoder(nn.Module):
+    """Rows in scaled units -> embedding -> rows in scaled units. Shapes: [n, *row_shape] <-> [n, embedding_dim]."""
+
+    variant: ClassVar[str]
+    # For people: what it is for, and what it minimises, in one formula.
+    summary: ClassVar[str]
+    objective: ClassVar[str]
+    options_class: ClassVar[type[Options]] = Options
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "variant" in cls.__dict__:
+            known = _registry.setdefault(cls.variant, cls)
+            if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise TypeError(f"two variants are called {cls.variant!r}: {known} and {cls}")
+            _registry[cls.variant] = cls
+
+    def __init__(self, architecture: Architecture, options: Options) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.options = options
+        self.encoder, self.decoder = self.build()
+
+    def build(self) -> tuple[nn.Module, nn.Module]:
+        """The two networks, weights drawn from torch's global generator."""
+        return self.architecture.encoder(), self.architecture.decoder()
+
+    def encode(self, rows: Tensor) -> Tensor:
+        embedding: Tensor = self.encoder(rows)
+        return embedding
+
+    def decode(self, embedding: Tensor) -> Tensor:
+        reconstruction: Tensor = self.decoder(embedding)
+        return reconstruction
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        """What the exported model answers, by output name; nothing random. A variant may add outputs."""
+        embedding = self.encode(rows)
+        return {EMBEDDING: embedding, RECONSTRUCTION: self.decode(embedding)}
+
+    def prepare(self, rows: Tensor) -> None:
+        """Look once at all training rows, before the first step."""
+
+    def loss(self, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
+        """The named parts whose sum is minimised: scalars, summed over features, averaged over the batch.
+
+        progress: share of the training that is done, in [0, 1], for schedules. generator: the only source of chance.
+        """
+        reconstruction: Tensor = self(rows)[RECONSTRUCTION]
+        return {"reconstruction_sse_per_row": squared_error(reconstruction, rows)}
+
+    def score(self) -> scoring.Score:
+        """The anomaly score that suits this variant."""
+        return scoring.MeanSquaredError()
+
+
+def squared_error(reconstruction: Tensor, rows: Tensor) -> Tensor:
+    """Summed over features, averaged over the batch: a scalar."""
+    return (reconstruction - rows).square().sum() / len(rows)
+
+
+def total(parts: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(parts.values())).sum()
+
+
+def registered() -> dict[str, type[Autoencoder]]:
+    """Every variant by name, after importing all of training/variants/."""
+    for module in pkgutil.iter_modules(variants.__path__, f"{variants.__name__}."):
+        importlib.import_module(module.name)
+    return dict(sorted(_registry.items()))
+
+
+def find(variant: str) -> type[Autoencoder]:
+    """Raises ConfigError naming the nearest known variant."""
+    known = registered()
+    if variant not in known:
+        raise ConfigError(f"unknown variant {variant!r}{nearest(variant, known)}")
+    return known[variant]

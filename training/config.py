@@ -1,0 +1,109 @@
+"""Every common setting of a fit, once: the TOML keys, the flags, their help and their checks come from FitConfig."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from hourglass.contract.layout import check_name
+from training.errors import ConfigError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
+
+
+class FitConfig(BaseModel):
+    """The settings that every variant shares. What only one variant knows is in `options`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Annotated[str, Field(min_length=1, description="file or folder to learn from, or 'digits' (built in)")]
+    name: Annotated[str, AfterValidator(check_name), Field(description="the model's name: exported/NAME/VERSION")]
+    variant: Annotated[str, Field(description="kind of autoencoder: see hourglass-train list")] = "basic"
+    label: Annotated[str | None, Field(description="column that holds labels: never part of a row")] = None
+    exclude_label: Annotated[Words, Field(description="leave out rows whose label is one of these: V[,V]")] = ()
+    ignore: Annotated[Words, Field(description="columns that are not part of a row: COLUMN[,COLUMN]")] = ()
+    network: Annotated[Literal["mlp", "conv"], Field(description="fully connected, or convolutions (images only)")] = (
+        "mlp"
+    )
+    hidden: Annotated[
+        Widths,
+        Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W]; 512,256 or 32,64"),
+    ] = ()
+    embedding_dim: Annotated[
+        int | None, Field(ge=1, description="size of an embedding; a quarter of the row, at most 32")
+    ] = None
+    epochs: Annotated[int, Field(ge=1, description="most passes over the training rows")] = 100
+    batch_size: Annotated[int, Field(ge=1, description="rows of one gradient step")] = 256
+    learning_rate: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="of Adam at the first step; falls on a cosine to 0")
+    ] = 1e-3
+    patience: Annotated[
+        int, Field(ge=1, description="stop after this many epochs without a better early-stop loss")
+    ] = 10
+    false_alarm_rate: Annotated[
+        float, Field(gt=0, lt=1, description="share of normal rows that the model may call anomalies")
+    ] = 0.01
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="same seed, same data, same machine: same bits")] = 0
+    exported: Annotated[Path, Field(description="folder that published models live in")] = Path("exported")
+    runs: Annotated[Path, Field(description="folder that checkpoints and logs live in")] = Path("runs")
+    options: Annotated[dict[str, Any], Field(description="the variant's own settings")] = {}
+
+
+def validated(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
+    """Check `values` against `model`. Raises ConfigError naming the first key that is wrong, `what` being whose."""
+    for key in values:
+        if key not in model.model_fields:
+            raise ConfigError(f"unknown {what} {key!r}{nearest(key, model.model_fields)}")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"{what} {key!r} is required") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{what} {key!r}: {message} (got {first['input']!r})") from None
+
+
+def check_same(config: FitConfig, settings: Mapping[str, Any], whose: str) -> None:
+    """Raises ConfigError when one of `settings` differs from `config`: a resumed run continues as it began."""
+    given = validated(FitConfig, {**config.model_dump(), **settings}, "setting")
+    for key in settings:
+        if getattr(given, key) != getattr(config, key):
+            asked, began = getattr(given, key), getattr(config, key)
+            raise ConfigError(f"setting {key!r}: {asked!r} is not what {whose} began with ({began!r})")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a config file. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def read_option(text: str) -> tuple[str, Any]:
+    """'KEY=VALUE' with VALUE as TOML has it, else as a string. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ConfigError(f"--option {text!r} is not KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value

@@ -1,0 +1,229 @@
+"""A trained model -> a published artefact: three ONNX files, checked against torch, and the manifest that proves it.
+
+onnxruntime is imported here and nowhere else in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from hourglass.contract import layout
+from hourglass.contract.calibration import Calibration
+from hourglass.contract.manifest import (
+    DECODER,
+    EMBEDDING,
+    ENCODER,
+    FEATURE_ERROR,
+    MODEL,
+    RECONSTRUCTION,
+    SCORE,
+    Array,
+    Column,
+    FileEntry,
+    GoldenRows,
+    Manifest,
+    Provenance,
+    ScoreDefinition,
+    Tolerance,
+)
+from training import card
+from training.config import FitConfig
+from training.data import Dataset, Splits
+from training.errors import ExportError
+from training.golden import golden_rows
+from training.graphs import Decoder, Encoder, Served, graphs
+
+ATOL, RTOL = 1e-5, 1e-4
+BATCH_SIZES = (1, 2, 7, 64, 1000)
+_REAL_ROWS = 1000
+_CALIBRATION_ROWS = 1000  # rows of one run of the session
+_BORDERLINE = 1e-6
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is exported: the model with its best weights, and what it learned from."""
+
+    config: FitConfig
+    served: Served
+    dataset: Dataset
+    splits: Splits
+    best_epoch: int
+
+
+def export(trained: Trained, exported: Path) -> Path:
+    """Publish under exported/<name>/<version>, the returned folder. Raises ExportError; then nothing is left behind."""
+    return layout.publish(exported, trained.config.name, lambda folder: _write(trained, folder))
+
+
+def false_alarm_rate(asked: float, calibration_rows: int) -> float:
+    """The asked rate, or the smallest that so many calibration rows can promise."""
+    return max(asked, 1 / (calibration_rows + 1))
+
+
+def _write(trained: Trained, folder: Path) -> None:
+    files = graphs(trained.served)
+    sessions = {name: _session(data) for name, data in files.items()}
+    calibration_rows = trained.splits.calibration.numpy()
+    answers = [
+        _run(sessions[MODEL], calibration_rows[start : start + _CALIBRATION_ROWS])
+        for start in range(0, len(calibration_rows), _CALIBRATION_ROWS)
+    ]
+    scores = np.concatenate([answer[SCORE] for answer in answers])
+    if not np.isfinite(scores).all():
+        raise ExportError("the exported graph scores calibration rows with NaN or infinity")
+    rate = false_alarm_rate(trained.config.false_alarm_rate, len(scores))
+    calibration = Calibration.from_scores(scores, rate)
+    golden = golden_rows(trained.splits.calibration, trained.served.scaling, trained.config.seed)
+    real = trained.splits.early_stop[:_REAL_ROWS]
+    check_parity(trained.served, sessions, torch.cat([real, golden]), calibration.threshold(rate))
+    feature_errors = np.concatenate([a[FEATURE_ERROR].reshape(len(a[SCORE]), -1) for a in answers])
+    manifest = _manifest(trained, files, calibration, golden, sessions[MODEL], _metrics(feature_errors))
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
+    (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: onnxruntime.InferenceSession, rows: np.ndarray) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows}), strict=True))
+
+
+def check_parity(
+    served: Served, sessions: Mapping[str, onnxruntime.InferenceSession], rows: Tensor, threshold: float
+) -> None:
+    """The graphs give torch's numbers, |difference| <= 1e-5 + 1e-4 |value|, and its verdicts, at every batch size.
+
+    A reconstruction is compared in scaled units: 1e-5 of a column's spread, whatever unit the column is in. Verdicts
+    are compared unless the score is within 1e-6 of the threshold, where rounding decides. rows: float32
+    [n, *row_shape]. Raises ExportError.
+    """
+    scale = served.scaling.scale.numpy()
+    for size in BATCH_SIZES:
+        for start in range(0, len(rows) if size == 1 else 1, max(1, len(rows) // 16)):
+            batch = rows[(start + torch.arange(size)) % len(rows)]
+            expected = _torch(served, batch)
+            answers = _run(sessions[MODEL], batch.numpy())
+            _compare(MODEL, expected, answers, scale)
+            _compare_verdicts(expected[SCORE], answers[SCORE], threshold)
+            _compare(ENCODER, _torch(Encoder(served), batch), _run(sessions[ENCODER], batch.numpy()), scale)
+            embedding = torch.from_numpy(expected[EMBEDDING])
+            decoded = _torch(Decoder(served), embedding)
+            _compare(DECODER, decoded, _run(sessions[DECODER], embedding.numpy()), scale)
+
+
+@torch.inference_mode()
+def _torch(module: nn.Module, batch: Tensor) -> dict[str, np.ndarray]:
+    answers = module.eval()(batch)
+    if isinstance(answers, Tensor):
+        answers = {EMBEDDING if isinstance(module, Encoder) else RECONSTRUCTION: answers}
+    return {name: value.numpy() for name, value in answers.items()}
+
+
+def _compare(
+    graph: str, expected: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray], scale: np.ndarray
+) -> None:
+    for name, value in expected.items():
+        unit = scale if name == RECONSTRUCTION else np.float32(1)
+        if answers[name].shape != value.shape:
+            raise ExportError(f"{graph}: {name} has shape {answers[name].shape}, torch gives {value.shape}")
+        difference = np.abs(answers[name] - value) / unit
+        allowed = ATOL + RTOL * np.abs(value) / unit
+        if not (difference <= allowed).all():
+            worst = float(np.nanmax(difference)) if np.isfinite(difference).any() else float("nan")
+            raise ExportError(f"{graph}: {name} differs from torch's by up to {worst:.2g} at {len(value)} rows")
+
+
+def _compare_verdicts(expected: np.ndarray, answers: np.ndarray, threshold: float) -> None:
+    clear = np.abs(expected - threshold) > _BORDERLINE * abs(threshold)
+    if ((expected > threshold) != (answers > threshold))[clear].any():
+        raise ExportError(f"{MODEL}: a verdict differs from torch's at {len(answers)} rows")
+
+
+def _metrics(feature_errors: np.ndarray) -> dict[str, float]:
+    """On the calibration split, in scaled units. feature_errors: [n, features]."""
+    return {
+        "reconstruction_sse_per_row": float(feature_errors.sum(axis=1, dtype=np.float64).mean()),
+        "reconstruction_mse_per_feature": float(feature_errors.mean(dtype=np.float64)),
+    }
+
+
+def _golden(rows: Tensor, session: onnxruntime.InferenceSession, scale: float) -> GoldenRows:
+    answers = _run(session, rows.numpy())
+    tolerance = {
+        name: Tolerance(atol=ATOL * max(1.0, scale) if name == RECONSTRUCTION else ATOL, rtol=RTOL) for name in answers
+    }
+    return GoldenRows(
+        input=Array.pack(rows.numpy()),
+        outputs={name: Array.pack(value) for name, value in answers.items()},
+        tolerance={"float32": tolerance},
+    )
+
+
+def _manifest(
+    trained: Trained,
+    files: Mapping[str, bytes],
+    calibration: Calibration,
+    golden: Tensor,
+    session: onnxruntime.InferenceSession,
+    metrics: dict[str, float],
+) -> Manifest:
+    config, served, dataset = trained.config, trained.served, trained.dataset
+    entries = {n: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for n, data in files.items()}
+    return Manifest(
+        variant=config.variant,
+        files=entries,
+        row_shape=list(dataset.row_shape),
+        columns=None if dataset.columns is None else [Column(name=c, type="numeric") for c in dataset.columns],
+        embedding_size=served.autoencoder.architecture.embedding_dim,
+        embedding_space_id=entries[ENCODER].sha256[:16],
+        score=ScoreDefinition(name=served.score.name, formula=served.score.formula),
+        calibration=calibration,
+        golden=_golden(golden, session, float(served.scaling.scale.max())),
+        provenance=Provenance(
+            created=datetime.now(UTC),
+            data=dataset.source,
+            data_sha256=dataset.sha256,
+            rows=trained.splits.sizes(),
+            seed=config.seed,
+            config=_settings(trained),
+            versions=_versions(),
+            metrics={**metrics, "best_epoch": float(trained.best_epoch)},
+        ),
+    )
+
+
+def _settings(trained: Trained) -> dict[str, Any]:
+    """The settings that made the model, defaults filled in, without this machine's paths."""
+    architecture = trained.served.autoencoder.architecture
+    settings = trained.config.model_dump(mode="json", exclude={"data", "exported", "runs"})
+    settings["embedding_dim"] = architecture.embedding_dim
+    settings["hidden"] = list(architecture.widths)
+    settings["options"] = trained.served.autoencoder.options.model_dump(mode="json")
+    return settings
+
+
+def _versions() -> dict[str, str]:
+    packages = ("hourglass-serving", "torch", "onnx", "onnxscript", "numpy")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), **versions, "onnxruntime": onnxruntime.__version__}

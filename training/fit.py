@@ -1,0 +1,99 @@
+"""A training run, top to bottom: data -> splits -> scaling -> variant -> training -> export."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from training import checkpoint, data
+from training.autoencoder import Autoencoder, find
+from training.config import FitConfig, validated
+from training.data import Dataset
+from training.errors import RunError
+from training.export import Trained, export, false_alarm_rate
+from training.graphs import Served
+from training.networks import Architecture
+from training.progress import Progress
+from training.run import Run
+from training.scaling import Scaling
+from training.trainer import EpochRecord, Training
+
+CHECKPOINT_SECONDS = 5.0
+_LARGEST_DEFAULT_EMBEDDING = 32
+
+
+def fit(config: FitConfig, progress: Progress) -> Path:
+    """Train and publish a new model; returns the published folder. Raises TrainingError, FileError."""
+    validated(find(config.variant).options_class, config.options, f"{config.variant} option")  # before data are read
+    dataset = data.load(config)
+    build(config, dataset.row_shape)  # nor is a run begun that cannot be built
+    run = Run.create(config, dataset)
+    _train(run, dataset, progress)
+    return _publish(run, run.checkpoint, dataset, config.exported, progress)
+
+
+def resume(run: Run, progress: Progress) -> Path:
+    """Continue a run exactly where its checkpoint was written, then publish. Raises TrainingError, FileError."""
+    dataset = _same_data(run)
+    _train(run, dataset, progress)
+    return _publish(run, run.checkpoint, dataset, run.config.exported, progress)
+
+
+def export_run(run: Run, checkpoint_file: Path | None, exported: Path | None, progress: Progress) -> Path:
+    """Publish a checkpoint's best weights; returns the published folder. Raises TrainingError, FileError."""
+    return _publish(run, checkpoint_file or run.checkpoint, _same_data(run), exported or run.config.exported, progress)
+
+
+def build(config: FitConfig, row_shape: tuple[int, ...]) -> Autoencoder:
+    """The untrained model, weights drawn from torch's global generator. Raises ConfigError."""
+    variant = find(config.variant)
+    options = validated(variant.options_class, config.options, f"{config.variant} option")
+    features = int(torch.Size(row_shape).numel())
+    embedding_dim = config.embedding_dim or max(1, min(_LARGEST_DEFAULT_EMBEDDING, features // 4))
+    return variant(Architecture(row_shape, embedding_dim, config.network, config.hidden), options)
+
+
+def _same_data(run: Run) -> Dataset:
+    dataset = data.load(run.config)
+    if dataset.sha256 != run.data_sha256:
+        raise RunError(f"{run.config.data}: the rows are not those that {run.folder} began with: fit anew")
+    return dataset
+
+
+def _train(run: Run, dataset: Dataset, progress: Progress) -> None:
+    """From the run's checkpoint, or the beginning when it has none, to the end; leaves the last checkpoint."""
+    splits = data.split(dataset, run.config.seed)
+    scaling = Scaling.of(splits.train)
+    with torch.random.fork_rng(devices=[]), progress.training(run) as show:
+        training = Training(lambda: build(run.config, dataset.row_shape), run.config)
+        if run.checkpoint.exists():
+            checkpoint.resume(run.checkpoint, training)
+        run.forget_after(training.epoch)
+        written = time.monotonic()
+
+        def after_epoch(record: EpochRecord) -> None:
+            nonlocal written
+            run.record(record)
+            show(record)
+            if time.monotonic() - written >= CHECKPOINT_SECONDS:
+                checkpoint.write(run.checkpoint, training)
+                written = time.monotonic()
+
+        training.run(scaling(splits.train), scaling(splits.early_stop), after_epoch)
+        checkpoint.write(run.checkpoint, training)
+
+
+def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, progress: Progress) -> Path:
+    config = run.config
+    splits = data.split(dataset, config.seed)
+    model = build(config, dataset.row_shape)
+    best_epoch = checkpoint.load_best(checkpoint_file, model)
+    served = Served(Scaling.of(splits.train), model, model.score())
+    rows = len(splits.calibration)
+    if (rate := false_alarm_rate(config.false_alarm_rate, rows)) > config.false_alarm_rate:
+        asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
+        progress.warn(f"{rows} calibration rows cannot promise {asked}: using the smallest they can, {rate:.3g}")
+    with progress.step("exporting"):
+        return export(Trained(config, served, dataset, splits, best_epoch), exported)

@@ -1,0 +1,113 @@
+"""Encoder and decoder builders: rows [n, *row_shape] -> [n, outputs], and embeddings [n, embedding_dim] -> rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from training.errors import ConfigError
+
+DEFAULT_HIDDEN = {"mlp": (512, 256), "conv": (32, 64)}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a variant needs to build its networks.
+
+    hidden: widths of the fully connected layers, or channels of the stages that each halve the image, from the input
+    to the embedding; the decoder mirrors them.
+    """
+
+    row_shape: tuple[int, ...]
+    embedding_dim: int
+    network: Literal["mlp", "conv"] = "mlp"
+    hidden: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.network == "conv" and len(self.row_shape) not in (2, 3):
+            raise ConfigError("--network conv needs images, rows of (height, width[, channels]); use mlp")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self.hidden or DEFAULT_HIDDEN[self.network]
+
+    def encoder(self, outputs: int | None = None) -> nn.Module:
+        """outputs: numbers per row, the embedding's size when not given."""
+        outputs = outputs or self.embedding_dim
+        if self.network == "conv":
+            return _conv_encoder(self.row_shape, self.widths, outputs)
+        return nn.Sequential(nn.Flatten(), *_dense([math.prod(self.row_shape), *self.widths, outputs]))
+
+    def decoder(self) -> nn.Module:
+        if self.network == "conv":
+            return _conv_decoder(self.row_shape, self.widths, self.embedding_dim)
+        layers = _dense([self.embedding_dim, *reversed(self.widths), math.prod(self.row_shape)])
+        return nn.Sequential(*layers, nn.Unflatten(1, self.row_shape))
+
+
+def _dense(sizes: Sequence[int]) -> list[nn.Module]:
+    """Linear layers with ReLU between them, none after the last."""
+    layers: list[nn.Module] = []
+    for width, following in pairwise(sizes):
+        layers += [nn.Linear(width, following), nn.ReLU()]
+    return layers[:-1]
+
+
+def _sizes(row_shape: tuple[int, ...], stages: int) -> list[tuple[int, int]]:
+    """(height, width) before each stage and after the last: a 3 x 3 kernel at stride 2 gives ceil(size / 2)."""
+    sizes = [(row_shape[0], row_shape[1])]
+    for _ in range(stages):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+class _ChannelsFirst(nn.Module):
+    """[n, h, w] or [n, h, w, c] -> [n, c, h, w]."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.unsqueeze(1) if rows.ndim == 3 else rows.permute(0, 3, 1, 2)
+
+
+class _ChannelsLast(nn.Module):
+    """[n, c, h, w] -> [n, h, w, c], or [n, h, w] for grey images."""
+
+    def __init__(self, grey: bool) -> None:
+        super().__init__()
+        self.grey = grey
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.squeeze(1) if self.grey else images.permute(0, 2, 3, 1)
+
+
+def _channels(row_shape: tuple[int, ...]) -> int:
+    return row_shape[2] if len(row_shape) == 3 else 1
+
+
+def _conv_encoder(row_shape: tuple[int, ...], stages: tuple[int, ...], outputs: int) -> nn.Module:
+    layers: list[nn.Module] = [_ChannelsFirst()]
+    for channels, following in pairwise((_channels(row_shape), *stages)):
+        layers += [nn.Conv2d(channels, following, 3, stride=2, padding=1), nn.ReLU()]
+    height, width = _sizes(row_shape, len(stages))[-1]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(stages[-1] * height * width, outputs))
+
+
+def _conv_decoder(row_shape: tuple[int, ...], stages: tuple[int, ...], embedding_dim: int) -> nn.Module:
+    sizes = _sizes(row_shape, len(stages))
+    height, width = sizes[-1]
+    layers: list[nn.Module] = [
+        nn.Linear(embedding_dim, stages[-1] * height * width),
+        nn.ReLU(),
+        nn.Unflatten(1, (stages[-1], height, width)),
+    ]
+    backwards = (*reversed(stages), _channels(row_shape))
+    for (channels, following), (height, width) in zip(pairwise(backwards), reversed(sizes[:-1]), strict=True):
+        # Stride 2 undoes ceil(size / 2) for odd sizes; even ones lack one row and column.
+        missing = (1 - height % 2, 1 - width % 2)
+        layers += [nn.ConvTranspose2d(channels, following, 3, 2, padding=1, output_padding=missing), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], _ChannelsLast(grey=len(row_shape) == 2))

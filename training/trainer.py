@@ -1,0 +1,106 @@
+"""The training loop: tensors stay in memory, every random number comes from a saved generator."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from training.autoencoder import Autoencoder, total
+from training.config import FitConfig
+from training.errors import TrainingError
+
+_EVALUATION_ROWS = 4096
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch did. Losses: named parts, summed over features, averaged over rows."""
+
+    epoch: int
+    learning_rate: float
+    train: dict[str, float]
+    early_stop: dict[str, float]
+    early_stop_loss: float
+    best: bool
+    rows_per_second: float
+
+
+class Training:
+    """All that a training run is at the end of an epoch; a checkpoint holds exactly this.
+
+    Call inside torch.random.fork_rng(): the global generator is seeded, for weights and for what modules draw.
+    """
+
+    def __init__(self, build: Callable[[], Autoencoder], config: FitConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.model = build()
+        self.config = config
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.generator = Generator().manual_seed(config.seed)
+        self.epoch = 0  # finished epochs
+        self.best_epoch = 0
+        self.best_loss = math.inf
+        self.best_weights = self._weights()
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.config.epochs or self.epoch - self.best_epoch >= self.config.patience
+
+    def run(self, rows: Tensor, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
+        """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError."""
+        if self.epoch == 0:
+            self.model.prepare(rows)
+        while not self.finished:
+            started = time.perf_counter()
+            train = self._train_epoch(rows)
+            self.epoch += 1
+            parts = self._evaluate(early_stop)
+            loss = sum(parts.values())
+            if not math.isfinite(loss + sum(train.values())):
+                raise DivergedError(f"the loss is {loss} after epoch {self.epoch}: try a lower --learning-rate")
+            if best := loss < self.best_loss:
+                self.best_loss, self.best_epoch, self.best_weights = loss, self.epoch, self._weights()
+            speed = len(rows) / (time.perf_counter() - started)
+            rate = self.optimizer.param_groups[0]["lr"]
+            after_epoch(EpochRecord(self.epoch, rate, train, parts, loss, best, speed))
+
+    def _train_epoch(self, rows: Tensor) -> dict[str, float]:
+        self.model.train()
+        order = torch.randperm(len(rows), generator=self.generator)
+        batches = torch.split(order, self.config.batch_size)
+        sums: defaultdict[str, float] = defaultdict(float)
+        for number, batch in enumerate(batches):
+            progress = (self.epoch + number / len(batches)) / self.config.epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+            self.optimizer.zero_grad()
+            parts = self.model.loss(rows[batch], progress, self.generator)
+            torch.autograd.backward(total(parts))
+            self.optimizer.step()
+            for name, part in parts.items():
+                sums[name] += part.item() * len(batch)
+        return {name: value / len(rows) for name, value in sums.items()}
+
+    @torch.no_grad()
+    def _evaluate(self, rows: Tensor) -> dict[str, float]:
+        """The loss on rows that no gradient saw, with the same corruption at every epoch."""
+        self.model.eval()
+        generator = Generator().manual_seed(self.config.seed)
+        sums: defaultdict[str, float] = defaultdict(float)
+        for batch in torch.split(rows, _EVALUATION_ROWS):
+            for name, part in self.model.loss(batch, self.epoch / self.config.epochs, generator).items():
+                sums[name] += part.item() * len(batch)
+        return {name: value / len(rows) for name, value in sums.items()}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}

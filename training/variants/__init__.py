@@ -1,0 +1,1 @@
+"""One file per autoencoder; each registers itself (training/autoencoder.py)."""
