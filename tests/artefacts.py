@@ -73,7 +73,13 @@ class Linear:
 
     def _graph(self, file: str, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> bytes:
         width, embedding_size = self.weights.shape
-        shapes = {INPUT: [width], EMBEDDING: [embedding_size], RECONSTRUCTION: [width], SCORE: [], FEATURE_ERROR: [width]}
+        shapes = {
+            INPUT: [width],
+            EMBEDDING: [embedding_size],
+            RECONSTRUCTION: [width],
+            SCORE: [],
+            FEATURE_ERROR: [width],
+        }
         input_name, outputs = GRAPHS[file]
 
         def value(name: str) -> onnx.ValueInfoProto:

@@ -7,10 +7,11 @@ is all that the promises below need (Bates et al. 2023, "Testing for outliers wi
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from functools import cached_property
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _BODY = 1_000
 _TAIL = 1_000
@@ -35,24 +36,31 @@ class Calibration(BaseModel):
     scores: Annotated[list[float], Field(min_length=1, description="kept order statistics, ascending")]
     ranks: Annotated[list[int], Field(min_length=1, description="1-based rank of each kept score")]
 
-    _sorted: np.ndarray = PrivateAttr()
-    _below: np.ndarray = PrivateAttr()
-
     @model_validator(mode="after")
     def _check(self) -> Calibration:
         if len(self.scores) != len(self.ranks) or self.ranks[-1] != self.rows or self.ranks[0] < 1:
             raise ValueError("scores and ranks do not belong together")
-        if not np.isfinite(self.scores).all() or (np.diff(self.scores) < 0).any():
+        if not np.isfinite(self._sorted).all() or (np.diff(self._sorted) < 0).any():
             raise ValueError("scores are not finite and ascending")
-        if (np.diff(self.ranks) < 1).any():
+        if (np.diff(self._below) < 1).any():
             raise ValueError("ranks are not strictly ascending")
         self.threshold(self.false_alarm_rate)
         return self
 
-    def model_post_init(self, _context: Any) -> None:
-        self._sorted = np.asarray(self.scores, dtype=np.float64)
-        # _below[i]: how many calibration scores are surely smaller than a score that i kept ones are smaller than.
-        self._below = np.concatenate([[0], np.asarray(self.ranks, dtype=np.int64)])
+    def __eq__(self, other: object) -> bool:
+        # pydantic's own would compare the cached arrays below as if they were single values
+        return isinstance(other, Calibration) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def _sorted(self) -> np.ndarray:
+        return np.asarray(self.scores, dtype=np.float64)
+
+    @cached_property
+    def _below(self) -> np.ndarray:
+        """_below[i]: how many calibration scores are surely smaller than a score that i kept ones are smaller than."""
+        return np.concatenate([[0], np.asarray(self.ranks, dtype=np.int64)])
 
     @classmethod
     def from_scores(cls, scores: np.ndarray, false_alarm_rate: float) -> Calibration:

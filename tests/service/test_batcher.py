@@ -1,0 +1,233 @@
+"""The batcher against runs whose beginning and end the test decides."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.errors import DeadlineMissed, InferenceFailed, Overloaded, ShuttingDown
+
+OUT = ("out",)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.waits: list[float] = []
+        self.rejections: list[str] = []
+
+    def batch(self, rows: int, waits: Sequence[float], run_seconds: float) -> None:
+        self.batches.append(rows)
+        self.waits += waits
+
+    def rejected(self, reason: str) -> None:
+        self.rejections.append(reason)
+
+
+class Gate:
+    """A run that doubles its rows, but not before it is let through; a row of 666 is poison, 3e38 overflows."""
+
+    def __init__(self, open_: bool = True) -> None:
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self._once = threading.Event()
+        self.runs: list[np.ndarray] = []
+        if open_:
+            self.open.set()
+
+    def pass_one(self) -> None:
+        """Let the run that is waiting go on; the next one waits again."""
+        self.entered.clear()
+        self._once.set()
+
+    def __call__(self, rows: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        self.entered.set()
+        while not self.open.wait(0.001) and not self._once.is_set():
+            pass
+        self._once.clear()
+        self.runs.append(rows)
+        if (rows == 666).any():
+            raise RuntimeError("poison")
+        with np.errstate(over="ignore"):
+            return {name: rows * np.float32(2 if name == "out" else 3) for name in outputs}
+
+    async def wait_entered(self) -> None:
+        assert await asyncio.to_thread(self.entered.wait, 30)
+
+
+def rows(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)[:, None]
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., tuple[Batcher, Recorder]]]:
+    made: list[Batcher] = []
+    with ThreadPoolExecutor(2) as executor:
+
+        def build(run: Gate, max_batch_rows: int = 8, max_queue_rows: int = 1000) -> tuple[Batcher, Recorder]:
+            recorder = Recorder()
+            batcher = Batcher(run, executor, recorder, max_batch_rows=max_batch_rows, max_queue_rows=max_queue_rows)
+            made.append(batcher)
+            return batcher, recorder
+
+        yield build
+        await asyncio.gather(*(batcher.close() for batcher in made))
+
+
+async def queue_behind(batcher: Batcher, gate: Gate, *requests: np.ndarray) -> list[asyncio.Task]:
+    """Requests that wait together while one row is being run."""
+    first = asyncio.create_task(batcher.submit(rows(0), OUT))
+    await gate.wait_entered()
+    tasks = [asyncio.create_task(batcher.submit(request, OUT)) for request in requests]
+    while batcher.queued_rows < sum(map(len, requests)):
+        await asyncio.sleep(0)
+    return [first, *tasks]
+
+
+async def test_a_lone_request_runs_at_once(make: Callable) -> None:
+    batcher, recorder = make(Gate())
+    answer = await batcher.submit(rows(1, 2), OUT)
+    np.testing.assert_array_equal(answer["out"], rows(2, 4))
+    assert recorder.batches == [2]
+
+
+async def test_what_waits_runs_together_in_order_and_rows_are_counted(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, max_batch_rows=8)
+    tasks = await queue_behind(batcher, gate, rows(1, 2, 3), rows(4, 5), rows(6, 7, 8), rows(9), rows(*range(10, 18)))
+    gate.open.set()
+    answers = await asyncio.gather(*tasks)
+    np.testing.assert_array_equal(np.concatenate([a["out"] for a in answers]), rows(*range(18)) * 2)
+    assert recorder.batches == [1, 8, 1, 8]
+    assert len(recorder.waits) == 6
+
+
+async def test_each_request_gets_the_outputs_it_asked_for(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate)
+    (first,) = await queue_behind(batcher, gate)
+    asked = [("out",), ("other",), ("other", "out")]
+    tasks = [asyncio.create_task(batcher.submit(rows(i), outputs)) for i, outputs in enumerate(asked)]
+    await asyncio.sleep(0)
+    gate.open.set()
+    answers = await asyncio.gather(first, *tasks)
+    assert [tuple(answer) for answer in answers[1:]] == asked
+    assert len(gate.runs) == 2
+
+
+async def test_one_cancelled_request_leaves_its_batch_mates_alone(make: Callable) -> None:
+    """A peer hangs half the batch here."""
+    for when in ("queued", "running"):
+        gate = Gate(open_=False)
+        batcher, _ = make(gate)
+        tasks = await queue_behind(batcher, gate, *(rows(i) for i in range(1, 9)))
+        if when == "running":
+            gate.pass_one()
+            await gate.wait_entered()
+        tasks[3].cancel()
+        gate.open.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers.pop(3), asyncio.CancelledError)
+        np.testing.assert_array_equal([a["out"][0, 0] for a in answers], [0, 2, 4, 8, 10, 12, 14, 16])
+        assert batcher.queued_rows == 0
+        if when == "queued":
+            assert sum(map(len, gate.runs)) == 8, "the cancelled row was run all the same"
+
+
+async def test_cancelled_rows_make_room_at_once(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, max_queue_rows=8)
+    _, waiting = await queue_behind(batcher, gate, rows(*range(8)))
+    with pytest.raises(Overloaded):
+        await batcher.submit(rows(1), OUT)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    accepted = asyncio.create_task(batcher.submit(rows(1), OUT))
+    gate.open.set()
+    assert (await accepted)["out"][0, 0] == 2
+
+
+async def test_a_poisoned_request_fails_alone(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate)
+    tasks = await queue_behind(batcher, gate, rows(1), rows(666, 2), rows(3), rows(3e38), rows(4))
+    gate.open.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [a["out"][0, 0] for a in (answers[0], answers[1], answers[3], answers[5])] == [0, 2, 6, 8]
+    for failed in (answers[2], answers[4]):
+        assert isinstance(failed, InferenceFailed)
+    assert isinstance(answers[2].__cause__, RuntimeError)
+    assert answers[4].row == 0
+    assert (await batcher.submit(rows(5), OUT))["out"][0, 0] == 10, "the loop did not survive"
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, max_batch_rows=4, max_queue_rows=4)
+    tasks = await queue_behind(batcher, gate, rows(1, 2, 3))
+    with pytest.raises(Overloaded, match="3 rows are waiting, at most 4 may") as refused:
+        await batcher.submit(rows(4, 5), OUT)
+    assert 0 < refused.value.retry_after <= 5
+    assert recorder.rejections == ["QUEUE_FULL"]
+    gate.open.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_what_expires_in_the_queue_is_never_run(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate)
+    (first,) = await queue_behind(batcher, gate)
+    late = asyncio.create_task(batcher.submit(rows(7), OUT, timeout=0.0))
+    patient = asyncio.create_task(batcher.submit(rows(8), OUT, timeout=60))
+    await asyncio.sleep(0)
+    gate.open.set()
+    with pytest.raises(DeadlineMissed):
+        await late
+    assert (await patient)["out"][0, 0] == 16
+    await first
+    assert 7 not in np.concatenate(gate.runs)
+    assert recorder.rejections == ["DEADLINE_EXCEEDED"]
+
+
+async def test_closing_answers_what_runs_and_refuses_what_waits(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate)
+    running, waiting = await queue_behind(batcher, gate, rows(1))
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    gate.open.set()
+    await closing
+    assert (await running)["out"][0, 0] == 0
+    for refused in (waiting, asyncio.create_task(batcher.submit(rows(2), OUT))):
+        with pytest.raises(ShuttingDown):
+            await refused
+
+
+async def test_two_thousand_requests_half_of_them_cancelled(make: Callable) -> None:
+    """Every answer is that of its own rows, nothing hangs, nothing stays in the queue."""
+    rng = random.Random(0)
+    batcher, recorder = make(Gate(), max_batch_rows=64, max_queue_rows=100_000)
+    sizes = [rng.randint(1, 20) for _ in range(2_000)]
+    requests = [rows(*(i * 32 + k for k in range(size))) for i, size in enumerate(sizes)]
+    tasks = [asyncio.create_task(batcher.submit(request, OUT)) for request in requests]
+    doomed = set(rng.sample(range(2_000), 1_000))
+    for i in sorted(doomed, key=lambda _: rng.random()):
+        tasks[i].cancel()
+        if rng.random() < 0.05:
+            await asyncio.sleep(0)
+    answers = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+    for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        if isinstance(answer, asyncio.CancelledError):
+            assert i in doomed
+        else:
+            np.testing.assert_array_equal(answer["out"], request * 2)
+    assert sum(isinstance(a, dict) for a in answers) >= 1_000
+    assert batcher.queued_rows == 0
+    assert max(recorder.batches) <= 64
