@@ -10,7 +10,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY hourglass hourglass
 COPY service service
-# The environment has no pip of its own: the image can install nothing more.
+# The environment has no pip of its own and no program but the server.
 RUN case "${RUNTIME}" in \
       cpu) extra=serve ;; \
       gpu) extra=serve-gpu ;; \
@@ -18,7 +18,7 @@ RUN case "${RUNTIME}" in \
     esac \
  && python -m venv --without-pip /opt/hourglass \
  && python -m pip --python /opt/hourglass install --no-cache-dir --disable-pip-version-check ".[${extra}]" \
- && rm /opt/hourglass/bin/hourglass-train
+ && rm /opt/hourglass/bin/hourglass /opt/hourglass/bin/hourglass-train
 
 FROM ${BASE}
 ARG VERSION=0.1.0
@@ -27,9 +27,11 @@ LABEL org.opencontainers.image.title="hourglass-serve" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/hourglass /opt/hourglass
+# onnxruntime reports to its maker unless told not to before it starts.
 ENV PATH=/opt/hourglass/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     HOURGLASS_HOST=0.0.0.0 \
     HOURGLASS_EXPORTED=/models
 # onnxruntime resolves a model's external files against the working directory: keep it empty, and root's.
