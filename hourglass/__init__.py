@@ -1,0 +1,36 @@
+"""Hourglass: ask a server of autoencoders for embeddings, denoised rows and anomaly scores.
+
+    from hourglass import Client
+
+Only the base dependencies are needed: neither torch nor onnxruntime, nor the `files` extra.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hourglass.client import AsyncClient, Client
+    from hourglass.errors import HourglassError
+    from hourglass.messages import Calibration, Embeddings, ModelInfo, ModelVersion, Reconstructions, Scores
+
+__all__ = [
+    "AsyncClient",
+    "Calibration",
+    "Client",
+    "Embeddings",
+    "HourglassError",
+    "ModelInfo",
+    "ModelVersion",
+    "Reconstructions",
+    "Scores",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # When first asked for: training and service use other parts of this package and need not load a client.
+    if name not in __all__:
+        raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
+    from hourglass import client, errors, messages
+
+    return next(getattr(home, name) for home in (client, errors, messages) if hasattr(home, name))

@@ -151,7 +151,8 @@ class ArrayBatch(Batch):
     def column(self, name: str) -> pa.Array:
         if name in self.extras:
             return pa.array(self.extras[name])
-        return pa.array(np.ascontiguousarray(self.values[:, self._index(name)]))
+        column = self.values[:, self._index(name)]
+        return pa.array(column.astype(column.dtype.newbyteorder("=")))  # idx is big-endian
 
     def _index(self, name: str) -> int:
         if self.columns is None or name not in self.columns:

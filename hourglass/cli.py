@@ -1,0 +1,224 @@
+"""hourglass models | embed | denoise | score: files in, files out, through a server."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hourglass.client import Client
+from hourglass.errors import HourglassError
+from hourglass.files import ArrayWriter, FileError, RowFile, TableWriter, open_rows
+from hourglass.messages import ModelInfo
+from hourglass.outputs import DenoiseOutput, EmbedOutput, Output, ScoreOutput
+from hourglass.selection import Selection, select
+
+_WIDTH = 100
+_SUFFIXES = (".parquet", ".npy", ".csv")
+_INPUT_IS_WRONG = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+
+
+class UsageError(Exception):
+    """The command line is wrong."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Returns the exit code; whatever goes wrong is one line on stderr."""
+    try:
+        args = _parser().parse_args(arguments)
+        with _client(args) as client:
+            args.command(client, args)
+    except (UsageError, FileError) as error:
+        return _complain(error, 2)
+    except HourglassError as error:
+        return _complain(error, 2 if error.code in _INPUT_IS_WRONG else 1)
+    except OSError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _complain(error: Exception, code: int) -> int:
+    sys.stderr.write(f"hourglass: error: {' '.join(str(error).split())}\n")
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    connection = _Parser(add_help=False)
+    group = connection.add_argument_group("the server")
+    group.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("HOURGLASS_SERVER", "127.0.0.1:8001"),
+        help="default: $HOURGLASS_SERVER, else 127.0.0.1:8001",
+    )
+    group.add_argument("--ca-file", metavar="PEM", help="use TLS; who signed the server's certificate")
+    group.add_argument("--cert-file", metavar="PEM", help="our certificate, where the server asks for one")
+    group.add_argument("--key-file", metavar="PEM", help="its key")
+    group.add_argument("--token-file", metavar="FILE", help="a bearer token")
+    group.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="of each message (default 30)")
+
+    rows = _Parser(add_help=False)
+    rows.add_argument("file", metavar="FILE", type=Path, help=".csv(.gz), .parquet, .npy, .npz, idx(.gz), PNG folder")
+    rows.add_argument("--model", metavar="NAME", required=True)
+    rows.add_argument("--version", metavar="V", type=int, help="default: the newest")
+    rows.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
+    rows.add_argument("--id", metavar="COLUMN", help="a column to copy to the output, before the others")
+
+    parser = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("models", parents=[connection], help="what the server has loaded").set_defaults(command=_models)
+    for name, purpose in (
+        ("embed", "embedding_0, embedding_1, … of each row"),
+        ("denoise", "each row's own columns, denoised"),
+        ("score", "anomaly score, p-value and verdict of each row"),
+    ):
+        command = commands.add_parser(name, parents=[rows, connection], help=purpose)
+        command.set_defaults(command=_rows, name=name, false_alarm_rate=None)
+        if name == "score":
+            command.add_argument(
+                "--false-alarm-rate", metavar="A", type=float, help="share of normal rows that may be called anomalies"
+            )
+    return parser
+
+
+def _client(args: argparse.Namespace) -> Client:
+    files = {name: getattr(args, name) for name in ("ca_file", "cert_file", "key_file", "token_file")}
+    try:
+        return Client(args.server, timeout=args.timeout, **files)
+    except (OSError, ValueError) as error:
+        raise UsageError(error) from None
+
+
+def _console(stderr: bool = False) -> Console:
+    # Neither markup nor highlighting: what is shown comes from files and servers.
+    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+
+
+def _models(client: Client, _: argparse.Namespace) -> None:
+    table = Table("model", "version", "variant", "row", "embedding", "space id", "device", "created")
+    models = client.models()
+    for info in models:
+        table.add_row(
+            info.model.name,
+            f"{info.model.version}",
+            info.variant,
+            "×".join(map(str, info.row_shape)),
+            f"{info.embedding_size}",
+            info.model.embedding_space_id,
+            info.device,
+            info.created[:10],
+        )
+    _console().print(table if models else "no model is loaded")
+
+
+def _rows(client: Client, args: argparse.Namespace) -> None:
+    _check_out(args)
+    file = open_rows(args.file)
+    id_type = None if args.id is None else next(file.batches(1)).column(args.id).type
+    model = client.model(args.model, args.version)
+    selection = select(file, model, args.id)
+    output = _output(args, model, selection)
+    schema = output.schema if id_type is None else output.schema.insert(0, pa.field(args.id, id_type))
+    if len(set(schema.names)) < len(schema):
+        raise UsageError(f"the output has a column {args.id!r} already: leave out --id, or rename it in the file")
+    size = client.rows_per_message(args.model, model.model.version)
+    with ExitStack() as stack:
+        write = _writer(stack, args.out, output, schema)
+        advance = stack.enter_context(_progress(file))
+        waiting: deque[pa.Array | None] = deque()
+
+        def batches() -> Iterator[np.ndarray]:
+            for batch in file.batches(size):
+                waiting.append(None if args.id is None else batch.column(args.id))
+                yield selection.take(batch)
+
+        for answer in output.ask(client, batches()):
+            ids = waiting.popleft()
+            write(answer, ids)
+            output.see(answer, ids)
+            advance(len(output.numbers(answer)))
+    console = _console()
+    output.show(console, rows=args.out is None)
+    if args.out is not None:
+        console.print(f"written to {args.out}", soft_wrap=True)
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    out: Path | None = args.out
+    if out is None:
+        return
+    if out.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"--out {out}: its name must end in {', '.join(_SUFFIXES)}")
+    if args.id is not None and out.suffix.lower() == ".npy":
+        raise UsageError("--id: an .npy holds only the numbers: write .parquet or .csv")
+    if out.exists() and args.file.exists() and out.samefile(args.file):
+        raise UsageError(f"--out {out} is the input: name another file")
+
+
+def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) -> Output[Any]:
+    if args.name == "score":
+        return ScoreOutput(model, args.false_alarm_rate)
+    if args.name == "embed":
+        return EmbedOutput(model)
+    names = selection.columns or [f"c{i}" for i in range(math.prod(model.row_shape))]
+    return DenoiseOutput(model, model.row_shape, list(names))
+
+
+def _writer(stack: ExitStack, out: Path | None, output: Output[Any], schema: pa.Schema) -> Any:
+    if out is None:
+        return lambda answer, ids: None
+    if out.suffix.lower() == ".npy":
+        numbers = stack.enter_context(ArrayWriter(out, output.row_shape))
+        return lambda answer, ids: numbers.write(output.numbers(answer))
+    table = stack.enter_context(TableWriter(out, schema))
+
+    def write(answer: Any, ids: pa.Array | None) -> None:
+        columns = output.arrays(answer) if ids is None else [ids, *output.arrays(answer)]
+        table.write(pa.table(columns, schema=schema))
+
+    return write
+
+
+@contextmanager
+def _progress(file: RowFile) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr: share of the file, rows, rows/s, time left; nothing where nobody watches. Takes new rows."""
+    console = _console(stderr=True)
+    speed = TextColumn("{task.fields[rows]:,} rows  {task.fields[speed]:,.0f} rows/s")
+    columns = (BarColumn(), TaskProgressColumn(), speed, TimeRemainingColumn())
+    start, done = time.monotonic(), 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0, rows=0, speed=0.0)
+
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            bar.update(task, completed=file.read_share, rows=done, speed=done / max(time.monotonic() - start, 1e-9))
+
+        yield advance

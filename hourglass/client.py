@@ -1,0 +1,265 @@
+"""numpy in, numpy out.
+
+    with Client("127.0.0.1:8001") as client:
+        scores = client.score("pumps", rows)  # rows: [n, ...row shape]
+
+Large arrays are sent as several messages, a few at a time, and answered in order by one version of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from hourglass import messages, steps
+from hourglass.connection import Connection
+from hourglass.errors import from_rpc
+from hourglass.messages import Embeddings, ModelInfo, Reconstructions, Scores
+from hourglass.steps import Ask, Give, Start, Steps, Wait
+from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
+
+T = TypeVar("T")
+
+
+class _Base:
+    """What both clients are made of: a channel, and the message sizes already learned."""
+
+    _library: ClassVar[Any]
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        ca_file: str | Path | None = None,
+        cert_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        token_file: str | Path | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """server: HOST:PORT, or any gRPC target. timeout: seconds for each RPC, its retries included.
+
+        TLS is used when `ca_file` is given; `hourglass.connection.Connection` says how the files go together.
+        """
+        self._connection = Connection(server, ca_file, cert_file, key_file, token_file, timeout)
+        self._channel = self._connection.open(self._library)
+        self._stub = AutoencoderStub(self._channel)
+        self._sizes: dict[tuple[str, int | None], int] = {}
+
+    def _begin(self, call: Callable[..., Any], request: Any) -> Any:
+        return call(request, timeout=self._connection.timeout, metadata=self._connection.metadata)
+
+    def _error(self, error: grpc.RpcError, first_row: int) -> Exception:
+        return from_rpc(error, self._connection.server, self._connection.timeout, first_row)
+
+
+class Client(_Base):
+    """The blocking client; safe to share between threads. A context manager.
+
+    Methods raise HourglassError, and TypeError or ValueError for rows that are not an array of numbers.
+    """
+
+    _library = grpc
+
+    def models(self) -> list[ModelInfo]:
+        """Every loaded version of every model, by name, newest version first."""
+        return self._only(steps.list_models())
+
+    def model(self, name: str, version: int | None = None) -> ModelInfo:
+        """What a model takes and gives; the newest version unless one is named."""
+        return ModelInfo.decode(self._only(steps.get_model(name, version)).model)
+
+    def embed(self, model: str, rows: Any, *, version: int | None = None) -> Embeddings:
+        """rows: array-like [n, ...row shape], n >= 1, in the units of the training data."""
+        pieces = self._split(model, rows, version)
+        return Embeddings.join(list(self.embed_batches(model, pieces, version=version)))
+
+    def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
+        """rows: as for `embed`."""
+        return Reconstructions.join(
+            list(self.denoise_batches(model, self._split(model, rows, version), version=version))
+        )
+
+    def score(
+        self, model: str, rows: Any, *, version: int | None = None, false_alarm_rate: float | None = None
+    ) -> Scores:
+        """rows: as for `embed`. false_alarm_rate: share of normal rows that may be called anomalies; None: the
+        model's own."""
+        pieces = self._split(model, rows, version)
+        return Scores.join(list(self.score_batches(model, pieces, version=version, false_alarm_rate=false_alarm_rate)))
+
+    def embed_batches(self, model: str, batches: Iterable[Any], *, version: int | None = None) -> Iterator[Embeddings]:
+        """One answer for each batch, in order, while later batches are under way: for data larger than memory.
+
+        Each batch is one message: at most `rows_per_message` rows.
+        """
+        return self._carry_out(steps.call(steps.EMBED, model, batches, version))
+
+    def denoise_batches(
+        self, model: str, batches: Iterable[Any], *, version: int | None = None
+    ) -> Iterator[Reconstructions]:
+        """As `embed_batches`."""
+        return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
+
+    def score_batches(
+        self,
+        model: str,
+        batches: Iterable[Any],
+        *,
+        version: int | None = None,
+        false_alarm_rate: float | None = None,
+    ) -> Iterator[Scores]:
+        """As `embed_batches`."""
+        return self._carry_out(steps.call(steps.SCORE, model, batches, version, false_alarm_rate=false_alarm_rate))
+
+    def rows_per_message(self, model: str, version: int | None = None) -> int:
+        """How many of the model's rows fit in one message; asked of the server once."""
+        key = (model, version)
+        if key not in self._sizes:
+            self._sizes[key] = messages.rows_per_message(self._only(steps.get_model(model, version)))
+        return self._sizes[key]
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _split(self, model: str, rows: Any, version: int | None) -> list[np.ndarray]:
+        return messages.split(messages.as_rows(rows), self.rows_per_message(model, version))
+
+    def _only(self, plan: Steps[T]) -> T:
+        [answer] = self._carry_out(plan)
+        return answer
+
+    def _carry_out(self, plan: Steps[T]) -> Iterator[T]:
+        reply: Any = None
+        first_row = 0
+        with closing(plan):
+            while True:
+                try:
+                    step = plan.send(reply)
+                except StopIteration:
+                    return
+                reply = None
+                try:
+                    match step:
+                        case Ask(method, request):
+                            reply = self._begin(getattr(self._stub, method), request)
+                        case Start(method, request):
+                            reply = self._begin(getattr(self._stub, method).future, request)
+                        case Wait(call, first_row):
+                            reply = call.result()
+                        case Give(value):
+                            yield value
+                except grpc.RpcError as error:
+                    raise self._error(error, first_row) from None
+
+
+class AsyncClient(_Base):
+    """The asyncio client, made and used inside one running loop. An asynchronous context manager.
+
+    Every method is `Client`'s, awaited.
+    """
+
+    _library = grpc.aio
+
+    async def models(self) -> list[ModelInfo]:
+        return await self._only(steps.list_models())
+
+    async def model(self, name: str, version: int | None = None) -> ModelInfo:
+        return ModelInfo.decode((await self._only(steps.get_model(name, version))).model)
+
+    async def embed(self, model: str, rows: Any, *, version: int | None = None) -> Embeddings:
+        pieces = await self._split(model, rows, version)
+        return Embeddings.join([part async for part in self.embed_batches(model, pieces, version=version)])
+
+    async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
+        pieces = await self._split(model, rows, version)
+        return Reconstructions.join([part async for part in self.denoise_batches(model, pieces, version=version)])
+
+    async def score(
+        self, model: str, rows: Any, *, version: int | None = None, false_alarm_rate: float | None = None
+    ) -> Scores:
+        pieces = await self._split(model, rows, version)
+        answers = self.score_batches(model, pieces, version=version, false_alarm_rate=false_alarm_rate)
+        return Scores.join([part async for part in answers])
+
+    def embed_batches(
+        self, model: str, batches: Iterable[Any], *, version: int | None = None
+    ) -> AsyncIterator[Embeddings]:
+        return self._carry_out(steps.call(steps.EMBED, model, batches, version))
+
+    def denoise_batches(
+        self, model: str, batches: Iterable[Any], *, version: int | None = None
+    ) -> AsyncIterator[Reconstructions]:
+        return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
+
+    def score_batches(
+        self,
+        model: str,
+        batches: Iterable[Any],
+        *,
+        version: int | None = None,
+        false_alarm_rate: float | None = None,
+    ) -> AsyncIterator[Scores]:
+        return self._carry_out(steps.call(steps.SCORE, model, batches, version, false_alarm_rate=false_alarm_rate))
+
+    async def rows_per_message(self, model: str, version: int | None = None) -> int:
+        key = (model, version)
+        if key not in self._sizes:
+            self._sizes[key] = messages.rows_per_message(await self._only(steps.get_model(model, version)))
+        return self._sizes[key]
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _split(self, model: str, rows: Any, version: int | None) -> list[np.ndarray]:
+        return messages.split(messages.as_rows(rows), await self.rows_per_message(model, version))
+
+    async def _only(self, plan: Steps[T]) -> T:
+        [answer] = [answer async for answer in self._carry_out(plan)]
+        return answer
+
+    async def _carry_out(self, plan: Steps[T]) -> AsyncIterator[T]:
+        reply: Any = None
+        first_row = 0
+        with closing(plan):
+            while True:
+                try:
+                    step = plan.send(reply)
+                except StopIteration:
+                    return
+                reply = None
+                try:
+                    match step:
+                        case Ask(method, request):
+                            reply = await self._begin(getattr(self._stub, method), request)
+                        case Start(method, request):
+                            reply = self._begin(getattr(self._stub, method), request)
+                        case Wait(call, first_row):
+                            reply = await call
+                        case Give(value):
+                            yield value
+                except grpc.RpcError as error:
+                    raise self._error(error, first_row) from None

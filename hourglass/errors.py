@@ -1,0 +1,65 @@
+"""What a call can end with instead of an answer."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+_DETAILS = "grpc-status-details-bin"
+
+
+class HourglassError(Exception):
+    """A call failed.
+
+    code: the gRPC status. reason: the server's UPPER_SNAKE word for it (listed in autoencoder.proto), "UNREACHABLE"
+    when no server could be spoken to, "" when the transport gave none. field: the request's field that is wrong.
+    row: the row that is wrong, 0-based, counted over all rows given to the call.
+    """
+
+    def __init__(
+        self, code: grpc.StatusCode, reason: str, message: str, field: str | None = None, row: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.row = row
+
+
+def from_rpc(error: grpc.RpcError, server: str, timeout: float, first_row: int) -> HourglassError:
+    """Decodes a failed RPC (sync or asyncio). first_row: where the rows of its message began in the call."""
+    code: grpc.StatusCode = error.code()
+    message: str = error.details() or code.name
+    info = _error_info(error)
+    if info is not None:
+        row = int(info.metadata["row"]) if info.metadata.get("row", "").isdecimal() else None
+        if row is not None and first_row:
+            message += f" (a message of rows {first_row} and on: row {first_row + row} of the call)"
+            row += first_row
+        return HourglassError(code, info.reason, message, info.metadata.get("field") or None, row)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return HourglassError(
+            code,
+            "UNREACHABLE",
+            f"no server at {server} ({message}): is hourglass-serve running and ready there, and do host, port and "
+            "TLS settings match?",
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return HourglassError(code, "", f"{server} did not answer within {timeout:g} s: raise the timeout")
+    return HourglassError(code, "", message)
+
+
+def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
+    for key, value in error.trailing_metadata() or ():
+        if key != _DETAILS:
+            continue
+        info = error_details_pb2.ErrorInfo()
+        try:
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(info):
+                    return info
+        except DecodeError:  # some proxy's own
+            return None
+    return None

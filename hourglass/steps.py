@@ -1,0 +1,123 @@
+"""What is sent, and in which order: decided here once for both clients.
+
+Each generator yields the next step and is sent that step's outcome; it does no input or output of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from hourglass import messages
+from hourglass.messages import Embeddings, ModelInfo, Reconstructions, Scores
+from hourglass.v1 import autoencoder_pb2 as pb
+
+# Messages under way at once: enough to keep the server busy while answers travel.
+_WINDOW = 4
+
+
+class _Answer(Protocol):
+    @property
+    def model(self) -> messages.ModelVersion: ...
+
+
+T = TypeVar("T")
+A = TypeVar("A", bound=_Answer)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Call an RPC and wait for its answer."""
+
+    method: str
+    request: Any
+
+
+@dataclass(frozen=True)
+class Start:
+    """Call an RPC; the driver gives back the call."""
+
+    method: str
+    request: Any
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait for a call's answer."""
+
+    call: Any
+    first_row: int
+
+
+@dataclass(frozen=True)
+class Give(Generic[T]):
+    """Hand a value to the caller."""
+
+    value: T
+
+
+Steps = Generator[Ask | Start | Wait | Give[T], Any, None]
+
+
+@dataclass(frozen=True)
+class Method(Generic[A]):
+    """An RPC that takes rows."""
+
+    name: str
+    request: Callable[..., Any]
+    decode: Callable[[Any, int], A]
+
+
+EMBED = Method("Embed", pb.EmbedRequest, Embeddings.decode)
+DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions.decode)
+SCORE = Method("Score", pb.ScoreRequest, Scores.decode)
+
+
+def call(method: Method[A], model: str, batches: Iterable[Any], version: int | None, **options: Any) -> Steps[A]:
+    """One message for each batch, answers in order.
+
+    The first message goes alone: the version that answers it is named in all others, so that a version published
+    meanwhile does not mix into the answers.
+    """
+    under_way: deque[tuple[Any, int, int]] = deque()
+
+    def finish() -> Steps[A]:
+        call, first_row, rows = under_way.popleft()
+        yield Give(method.decode((yield Wait(call, first_row)), rows))
+
+    pinned: int | None = None
+    next_row = 0
+    try:
+        for batch in batches:
+            rows = messages.as_rows(batch)
+            request = method.request(
+                model=model, version=pinned or version or 0, tensor=messages.tensor(rows), **options
+            )
+            count = len(rows) if rows.ndim else 0
+            if pinned is None:
+                answer = method.decode((yield Ask(method.name, request)), count)
+                pinned = answer.model.version
+                yield Give(answer)
+            else:
+                if len(under_way) == _WINDOW:
+                    yield from finish()
+                under_way.append(((yield Start(method.name, request)), next_row, count))
+            next_row += count
+        while under_way:
+            yield from finish()
+    finally:
+        for call, _, _ in under_way:
+            call.cancel()
+
+
+def list_models() -> Steps[list[ModelInfo]]:
+    """ListModels."""
+    answer = yield Ask("ListModels", pb.ListModelsRequest())
+    yield Give([ModelInfo.decode(info) for info in answer.models])
+
+
+def get_model(name: str, version: int | None) -> Steps[pb.GetModelResponse]:
+    """GetModel."""
+    yield Give((yield Ask("GetModel", pb.GetModelRequest(model=name, version=version or 0))))
