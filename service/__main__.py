@@ -15,6 +15,8 @@ _USAGE_ERROR = 2
 
 def main() -> int:
     """Exit code 0 after a clean stop, 2 when the server cannot start, with one line saying why."""
+    # gRPC's C core writes lines of its own to stderr, which are no JSON and which our errors already say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     problem = _two_runtimes()
     if problem:
         return _refuse(problem)

@@ -1,0 +1,87 @@
+"""Only the right people: TLS, client certificates, bearer tokens."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from hourglass.v1 import autoencoder_pb2 as pb
+from tests import artefacts, wire
+from tests.processes import Serve
+
+REQUEST = pb.ScoreRequest(model="line", tensor=wire.tensor(np.ones((2, 4), dtype=np.float32)))
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def certificate(folder: Path, name: str, authority: str | None) -> None:
+    """folder/name.{key,pem}, signed by the authority, or an authority itself."""
+    key, pem = str(folder / f"{name}.key"), str(folder / f"{name}.pem")
+    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    signer = ["-CA", str(folder / f"{authority}.pem"), "-CAkey", str(folder / f"{authority}.key")] if authority else []
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", key, "-out", pem,
+            *subject, *signer)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pki")
+    for name, authority in (("ca", None), ("server", "ca"), ("caller", "ca"), ("other-ca", None), ("spy", "other-ca")):
+        certificate(folder, name, authority)
+    return folder
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    artefacts.publish(tmp_path / "exported", "line")
+    return tmp_path / "exported"
+
+
+def credentials(pki: Path, caller: str | None = None, authority: str = "ca") -> grpc.ChannelCredentials:
+    own = [(pki / f"{caller}.{kind}").read_bytes() for kind in ("key", "pem")] if caller else [None, None]
+    return grpc.ssl_channel_credentials((pki / f"{authority}.pem").read_bytes(), *own)
+
+
+def test_tls_is_spoken_and_plaintext_is_not(pki: Path, exported: Path, serve: Callable[..., Serve]) -> None:
+    server = serve(exported, "--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.key"))
+    assert server.ready["tls"] is True
+    with grpc.secure_channel(server.address, credentials(pki)) as channel:
+        assert wire.stub(channel).Score(REQUEST).model.version == 1
+    with grpc.secure_channel(server.address, credentials(pki, authority="other-ca")) as channel:
+        assert wire.failure(wire.stub(channel).Score, REQUEST).code is grpc.StatusCode.UNAVAILABLE
+    with grpc.insecure_channel(server.address) as channel:
+        assert wire.failure(wire.stub(channel).Score, REQUEST).code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_client_certificates_are_asked_for(pki: Path, exported: Path, serve: Callable[..., Serve]) -> None:
+    tls = ("--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.key"))
+    server = serve(exported, *tls, "--tls-client-ca", str(pki / "ca.pem"))
+    with grpc.secure_channel(server.address, credentials(pki, "caller")) as channel:
+        assert wire.stub(channel).Score(REQUEST).model.version == 1
+    for stranger in (None, "spy"):
+        with grpc.secure_channel(server.address, credentials(pki, stranger)) as channel:
+            assert wire.failure(wire.stub(channel).Score, REQUEST).code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_bearer_token_is_asked_for(tmp_path: Path, exported: Path, serve: Callable[..., Serve]) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("first-secret\n\nsecond-secret\n")
+    server = serve(exported, "--auth-token-file", str(tokens))
+    with grpc.insecure_channel(server.address) as channel:
+        stub = wire.stub(channel)
+        for token in ("first-secret", "second-secret"):
+            assert stub.Score(REQUEST, metadata=[("authorization", f"Bearer {token}")]).model.version == 1
+        for metadata in ([], [("authorization", "Bearer first")], [("authorization", "first-secret")]):
+            refused = wire.failure(stub.Score, REQUEST, metadata=metadata)
+            assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "BAD_CREDENTIAL")
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+    assert "secret" not in "".join(server.lines) + server.metrics()

@@ -1,0 +1,311 @@
+"""From start to stop: what the server refuses to start with, and an end that loses no call."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from hourglass.contract import layout
+from hourglass.contract.manifest import MODEL, Array
+from hourglass.v1 import autoencoder_pb2 as pb
+from tests import artefacts, wire
+from tests.processes import Serve
+
+ROWS = np.ones((2, 4), dtype=np.float32)
+REQUEST = pb.ScoreRequest(model="line", tensor=wire.tensor(ROWS))
+Starter = Callable[..., Serve]
+
+
+def refusal(*flags: str, **environment: str) -> str:
+    """The one line with which the server refuses to start, exit code 2."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "service", *flags],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("hourglass-serve: error: ")
+    return line.removeprefix("hourglass-serve: error: ")
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    artefacts.publish(tmp_path / "exported", "line")
+    return tmp_path / "exported"
+
+
+def test_a_start_without_models_is_refused(tmp_path: Path) -> None:
+    free = ("--grpc-port", "0", "--metrics-port", "0")
+    assert "holds no models" in refusal("--exported", str(tmp_path), *free)
+    assert "No such file" in refusal("--exported", str(tmp_path / "nowhere"), *free)
+    artefacts.publish(tmp_path, "broken", damage=lambda folder: (folder / MODEL).unlink())
+    artefacts.publish(tmp_path, "line")
+    assert "no version of 'broken' can be served" in refusal("--exported", str(tmp_path), *free)
+
+
+def test_bad_settings_are_refused_naming_the_setting(tmp_path: Path) -> None:
+    exported = ("--exported", str(tmp_path))
+    file = tmp_path / "settings.toml"
+    assert refusal() == "--exported: this setting is required"
+    assert "--grpc-port: Input should be" in refusal(*exported, "--grpc-port", "x")
+    assert "--versions: give latest:N" in refusal(*exported, "--versions", "newest")
+    assert "tls_cert and tls_key come together" in refusal(*exported, "--tls-cert", "cert.pem")
+    assert "no such file" in refusal(*exported, "--config", str(file))
+    file.write_text("grpc_prot = 1")
+    assert "there is no setting 'grpc_prot'" in refusal(*exported, "--config", str(file))
+    file.write_text("grpc_port = ")
+    assert str(file) in refusal(*exported, HOURGLASS_CONFIG=str(file))
+    assert "--drain-seconds" in refusal(*exported, HOURGLASS_DRAIN_SECONDS="-1")
+
+
+def test_flag_beats_environment_beats_file(tmp_path: Path, exported: Path, serve: Starter) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("max_batch_rows = 11\nmax_queue_rows = 111\nmax_message_bytes = 100000\n")
+    server = serve(
+        exported, "--max-batch-rows", "33", "--config", str(file), HOURGLASS_MAX_BATCH_ROWS="22", HOURGLASS_TYPO="1"
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        limits = wire.stub(channel).ListModels(pb.ListModelsRequest()).limits
+    assert (limits.max_rows, limits.max_message_bytes) == (33, 100_000)
+    assert server.wait_logged("this environment variable is no setting")["variable"] == "HOURGLASS_TYPO"
+
+
+def test_cuda_without_a_gpu_is_refused(exported: Path) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("a GPU is present: this is about its absence")
+    assert refusal("--exported", str(exported), "--device", "cuda").startswith("--device cuda: ")
+
+
+def test_two_onnxruntimes_are_refused_naming_the_one_to_remove(tmp_path: Path, exported: Path) -> None:
+    (tmp_path / "onnxruntime_gpu-1.31.0.dist-info").mkdir()
+    (tmp_path / "onnxruntime_gpu-1.31.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.0\n"
+    )
+    assert "pip uninstall onnxruntime`" in refusal("--exported", str(exported), PYTHONPATH=str(tmp_path))
+
+
+def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path, exported: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError(name='onnxruntime')")
+    said = refusal("--exported", str(exported), PYTHONPATH=str(tmp_path))
+    assert said.startswith("onnxruntime is not installed: run `pip install 'hourglass-serving[serve]'`")
+
+
+def test_a_taken_port_is_refused(exported: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        flags = ("--exported", str(exported))
+        assert f"--grpc-port {port}" in refusal(*flags, "--grpc-port", port, "--metrics-port", "0")
+        assert f"--metrics-port {port}" in refusal(*flags, "--grpc-port", "0", "--metrics-port", port)
+
+
+def rewrite_golden(folder: Path) -> None:
+    content = json.loads((folder / layout.MANIFEST).read_text())
+    score = Array.model_validate(content["golden"]["outputs"]["score"]).unpack() + 0.01
+    content["golden"]["outputs"]["score"] = Array.pack(score).model_dump()
+    (folder / layout.MANIFEST).write_text(json.dumps(content))
+
+
+def publish_graph(exported: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """A version whose hashes are right and whose model.onnx is not."""
+
+    class Changed(artefacts.Linear):
+        def graphs(self, work: int = 0) -> dict[str, bytes]:
+            graphs = super().graphs(work)
+            model = onnx.load_from_string(graphs[MODEL])
+            change(model)
+            return {**graphs, MODEL: model.SerializeToString()}
+
+    artefacts.publish(exported, "line", Changed(artefacts.Linear.random(seed=9).weights))
+
+
+def rename_score(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].output[0] = model.graph.output[2].name = "anomaly"
+
+
+def fix_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+
+
+def use_external_data(model: onnx.ModelProto) -> None:
+    weights = model.graph.initializer[0]
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "weights.bin"), ("length", "32")):
+        entry = weights.external_data.add()
+        entry.key, entry.value = key, value
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "golden rows that differ": (
+        lambda exported: artefacts.publish(exported, "line", damage=rewrite_golden),
+        "golden rows: score differs",
+    ),
+    "an output of another name": (lambda exported: publish_graph(exported, rename_score), "its outputs are"),
+    "a fixed batch": (lambda exported: publish_graph(exported, fix_batch), "input 'input' is tensor"),
+    "no graph": (
+        lambda exported: publish_graph(exported, lambda model: model.ClearField("graph")),
+        "onnxruntime refuses the graph",
+    ),
+    "external data": (lambda exported: publish_graph(exported, use_external_data), "onnxruntime refuses the graph"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_the_newest_version_that_proves_itself_is_served(exported: Path, serve: Starter, kind: str) -> None:
+    break_it, why = BROKEN[kind]
+    break_it(exported)
+    # Where a careless server would find it: the folder it is started from.
+    (exported.parent / "weights.bin").write_bytes(bytes(32))
+    server = serve(exported)
+    refused = server.wait_logged("model refused")
+    assert (refused["model"], refused["version"]) == ("line", 2)
+    assert why in refused["why"]
+    with grpc.insecure_channel(server.address) as channel:
+        assert wire.stub(channel).Score(REQUEST).model.version == 1
+    assert server.metric("hourglass_model_load_failures_total", model="line") == 1
+
+
+def test_the_policy_decides_how_many_versions_are_loaded(exported: Path, serve: Starter) -> None:
+    for _ in range(3):
+        artefacts.publish(exported, "line")
+    for policy, versions in (("latest:1", [4]), ("latest:2", [4, 3]), ("all", [4, 3, 2, 1])):
+        server = serve(exported, "--versions", policy)
+        with grpc.insecure_channel(server.address) as channel:
+            models = wire.stub(channel).ListModels(pb.ListModelsRequest()).models
+        assert [model.model.version for model in models] == versions
+
+
+def test_the_server_works_in_an_empty_directory_and_leaves_none_behind(exported: Path, serve: Starter) -> None:
+    server = serve(exported)
+    folder = Path(f"/proc/{server.process.pid}/cwd").readlink()
+    assert list(folder.iterdir()) == []
+    server.terminate()
+    assert server.wait() == 0
+    assert not folder.exists()
+
+
+class Load:
+    """Callers who ask again as soon as they are answered, each on a connection of its own."""
+
+    def __init__(self, callers: int, target: str, options: list[tuple[str, object]]) -> None:
+        self.failures: list[tuple[float, str]] = []
+        self.calls = 0
+        self._stop = threading.Event()
+        self._enough = threading.Condition()
+        self._threads = [threading.Thread(target=self._call, args=(target, options)) for _ in range(callers)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, target: str, options: list[tuple[str, object]]) -> None:
+        options = [*options, ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(target, options=options) as channel:
+            stub = wire.stub(channel)
+            while not self._stop.is_set():
+                begun = time.time()
+                try:
+                    stub.Score(REQUEST, timeout=30)
+                except grpc.RpcError as error:
+                    self.failures.append((begun, f"{error.code()} {error.details()}"))
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        return
+                with self._enough:
+                    self.calls += 1
+                    self._enough.notify_all()
+
+    def wait_calls(self, more: int) -> None:
+        with self._enough:
+            target = self.calls + more
+            assert self._enough.wait_for(lambda: self.calls >= target, 120)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def logged_at(server: Serve, message: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(server.wait_logged(message)["time"]).timestamp()
+
+
+def test_one_of_two_servers_ends_under_load_and_no_call_fails(exported: Path, serve: Starter) -> None:
+    """A client that watches health and goes round: the way the shipped client does."""
+    servers = [serve(exported, "--drain-seconds", "2") for _ in range(2)]
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": "hourglass.v1.Autoencoder"},
+    }
+    target = "ipv4:" + ",".join(server.address for server in servers)
+    options = [("grpc.service_config", json.dumps(config)), ("grpc.enable_retries", 0)]
+    load = Load(16, target, options)
+    load.wait_calls(2_000)
+    servers[0].terminate()
+    assert servers[0].wait() == 0
+    load.wait_calls(2_000)
+    load.stop()
+    assert load.calls >= 5_000
+    assert load.failures == []
+    for server in servers:
+        assert logged_at(server, "ready")
+    assert servers[1].metric("hourglass_requests_total", method="Score", code="OK") > 2_000
+
+
+def test_a_single_server_answers_every_call_begun_before_it_stops_listening(exported: Path, serve: Starter) -> None:
+    """Callers who know nothing of health, on a machine that is fully busy."""
+    server = serve(exported, "--drain-seconds", "0.5")
+    load = Load(32, server.address, [("grpc.enable_retries", 0)])
+    load.wait_calls(1_000)
+    server.terminate()
+    assert server.wait() == 0
+    load.stop()
+    stopped_listening = logged_at(server, "stopping")
+    lost = [failure for begun, failure in load.failures if begun < stopped_listening]
+    assert lost == []
+    assert load.failures, "the callers were to notice the end"
+
+
+@pytest.mark.parametrize("ask", ["SIGINT", "SIGTERM twice"])
+def test_the_drain_can_be_skipped(exported: Path, serve: Starter, ask: str) -> None:
+    server = serve(exported, "--drain-seconds", "600")
+    if ask == "SIGINT":
+        server.process.send_signal(signal.SIGINT)
+    else:
+        server.terminate()
+        server.wait_logged("draining")
+        server.terminate()
+    assert server.wait(30) == 0
+    assert server.wait_logged("stopped")
+
+
+def test_health_flips_at_once_while_calls_are_still_answered(exported: Path, serve: Starter) -> None:
+    server = serve(exported, "--drain-seconds", "600")
+    with grpc.insecure_channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="hourglass.v1.Autoencoder"))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        server.terminate()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for name, status in (("", 2), ("model/line", 2), ("liveness", 1)):
+            assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == status, name
+        assert wire.stub(channel).Score(REQUEST).model.version == 1
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 0
