@@ -163,9 +163,9 @@ def _version(message: pb.ModelVersion) -> ModelVersion:
 
 def _array(message: pb.Tensor, rows: int) -> np.ndarray:
     dtype = _DTYPES.get(message.data_type)
-    shape = tuple(message.shape)
-    if dtype is None or shape[:1] != (rows,) or len(message.data) != dtype.itemsize * int(np.prod(shape)):
+    shape, data = tuple(message.shape), message.data  # read once: each look copies the bytes
+    if dtype is None or shape[:1] != (rows,) or len(data) != dtype.itemsize * int(np.prod(shape)):
         raise HourglassError(
             grpc.StatusCode.INTERNAL, "BAD_ANSWER", f"the server's answer is not an array of {rows} rows: {list(shape)}"
         )
-    return np.frombuffer(message.data, dtype=dtype).reshape(shape)
+    return np.frombuffer(data, dtype=dtype).reshape(shape)

@@ -1,0 +1,172 @@
+"""An Autoencoder server of numpy over a real socket, which fails, waits and changes versions on request."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from hourglass.v1 import autoencoder_pb2 as pb
+from hourglass.v1 import autoencoder_pb2_grpc
+
+EMBEDDING_SIZE = 2
+THRESHOLD = 2.0
+
+
+def embedding(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(len(rows), -1)[:, :EMBEDDING_SIZE] * 2
+
+
+def reconstruction(rows: np.ndarray) -> np.ndarray:
+    return rows / 2
+
+
+def score(rows: np.ndarray) -> np.ndarray:
+    return (rows.reshape(len(rows), -1) ** 2).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What one call answers instead."""
+
+    code: grpc.StatusCode
+    reason: str = ""
+    message: str = "no"
+    field: str = ""
+    row: int | None = None
+    pushback_ms: int | None = None
+
+    def abort(self, context: grpc.ServicerContext) -> None:
+        trailing: list[tuple[str, Any]] = []
+        if self.reason:
+            metadata = {"field": self.field} if self.field else {}
+            if self.row is not None:
+                metadata["row"] = str(self.row)
+            info = any_pb2.Any()
+            info.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="hourglass", metadata=metadata))
+            status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[info])
+            trailing.append(("grpc-status-details-bin", status.SerializeToString()))
+        if self.pushback_ms is not None:
+            trailing.append(("grpc-retry-pushback-ms", str(self.pushback_ms)))
+        context.set_trailing_metadata(trailing)
+        context.abort(self.code, self.message)
+
+
+@dataclass
+class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
+    """The servicer and its memory."""
+
+    row_shape: tuple[int, ...] = (4,)
+    columns: tuple[str, ...] = ()
+    max_rows: int = 1000
+    max_message_bytes: int = 4 * 2**20
+    version: int = 7
+    # Called with each request that has rows; may wait, change the version, or return a failure.
+    before: Callable[[Any], Failure | None] = lambda request: None
+    failures: deque[Failure] = field(default_factory=deque)  # of the next calls that have rows
+    requests: list[Any] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    calls: deque[str] = field(default_factory=deque)
+    ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    address: str = ""
+
+    def _model(self, version: int) -> pb.ModelVersion:
+        return pb.ModelVersion(name="m", version=version or self.version, embedding_space_id="0123456789abcdef")
+
+    def _info(self) -> pb.ModelInfo:
+        return pb.ModelInfo(
+            model=self._model(0),
+            variant="basic",
+            row_shape=self.row_shape,
+            columns=self.columns,
+            embedding_size=EMBEDDING_SIZE,
+            score_definition="mean((x - x')²)",
+            calibration=pb.Calibration(rows=99, false_alarm_rate=0.01, threshold=THRESHOLD),
+            device="cpu",
+            created="2026-01-01T00:00:00Z",
+        )
+
+    def _limits(self) -> pb.Limits:
+        return pb.Limits(max_rows=self.max_rows, max_message_bytes=self.max_message_bytes)
+
+    def _rows(self, request: Any, context: grpc.ServicerContext) -> np.ndarray:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        context.add_callback(self.ended.release)
+        failure = self.failures.popleft() if self.failures else self.before(request)
+        if failure is not None:
+            failure.abort(context)
+        tensor = request.tensor
+        if tuple(tensor.shape[1:]) != self.row_shape or not tensor.shape or request.ByteSize() > self.max_message_bytes:
+            field = "tensor.shape"
+            Failure(grpc.StatusCode.INVALID_ARGUMENT, "SHAPE_MISMATCH", f"{tensor.shape}", field).abort(context)
+        if tensor.shape[0] == 0 or tensor.shape[0] > self.max_rows:
+            Failure(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_OR_TOO_MANY", f"{tensor.shape}").abort(context)
+        return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
+
+    def Embed(self, request: pb.EmbedRequest, context: grpc.ServicerContext) -> pb.EmbedResponse:
+        rows = self._rows(request, context)
+        return pb.EmbedResponse(model=self._model(request.version), embedding=_tensor(embedding(rows)))
+
+    def Denoise(self, request: pb.DenoiseRequest, context: grpc.ServicerContext) -> pb.DenoiseResponse:
+        rows = self._rows(request, context)
+        return pb.DenoiseResponse(model=self._model(request.version), reconstruction=_tensor(reconstruction(rows)))
+
+    def Score(self, request: pb.ScoreRequest, context: grpc.ServicerContext) -> pb.ScoreResponse:
+        scores = score(self._rows(request, context))
+        return pb.ScoreResponse(
+            model=self._model(request.version),
+            score=_tensor(scores),
+            p_value=_tensor(1 / (1 + scores)),
+            is_anomaly=_tensor(scores > THRESHOLD),
+            threshold=THRESHOLD,
+            false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else 0.01,
+        )
+
+    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+        self.calls.append("GetModel")
+        if request.model != "m":
+            message = f"no model {request.model}"
+            Failure(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message, "model").abort(context)
+        return pb.GetModelResponse(model=self._info(), limits=self._limits())
+
+    def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(models=[self._info()], limits=self._limits())
+
+
+def _tensor(values: np.ndarray) -> pb.Tensor:
+    kind = pb.DATA_TYPE_BOOL if values.dtype == np.bool_ else pb.DATA_TYPE_FLOAT32
+    data = values.astype(np.bool_ if kind == pb.DATA_TYPE_BOOL else "<f4").tobytes()
+    return pb.Tensor(data_type=kind, shape=values.shape, data=data)
+
+
+@contextmanager
+def serving(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> Iterator[Fake]:
+    """Serves until the block ends; `fake.address` is where."""
+    server = grpc.server(
+        ThreadPoolExecutor(16),
+        options=[
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(fake, server)
+    if credentials is None:
+        fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        fake.address = f"localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    server.start()
+    try:
+        yield fake
+    finally:
+        server.stop(None).wait()
