@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.set_defaults(command=_fit)
     for name, field in FitConfig.model_fields.items():
         if name != "options":
-            default = "" if field.is_required() or not field.default else f" [{field.default}]"
+            default = "" if field.is_required() or field.default in (None, ()) else f" [{field.default}]"
             help_text = f"{field.description}{default}".replace("%", "%%")
             fit.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=help_text)
     fit.add_argument("--option", action="append", metavar="KEY=VALUE", help="one of the variant's own settings")

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hourglass.files import FileError, RowFile, no_such_column, open_rows
+from hourglass.files.rows import ArrayBatch
 from training.config import FitConfig
 from training.errors import DataError, nearest
 
@@ -33,10 +35,6 @@ class Dataset:
     def row_shape(self) -> tuple[int, ...]:
         return tuple(self.rows.shape[1:])
 
-    @property
-    def is_table(self) -> bool:
-        return len(self.row_shape) == 1
-
 
 @dataclass(frozen=True)
 class Splits:
@@ -51,103 +49,97 @@ class Splits:
 
 
 def load(config: FitConfig) -> Dataset:
-    """Read all rows of `config.data`. Raises DataError, FileError."""
+    """Read all rows of `config.data` that are not excluded. Raises DataError."""
     if config.exclude_label and config.label is None:
         raise DataError("--exclude-label needs --label COLUMN: the column to look at")
-    columns, batches = _digits(config) if config.data == DIGITS else _file(config)
-    kept: list[np.ndarray] = []
-    labels: set[str] = set()
-    for rows, label in batches:
-        excluded = np.array([_is_one_of(value, config.exclude_label) for value in label], dtype=bool)
-        labels.update(str(value) for value in label)
-        kept.append(rows[~excluded] if len(label) else rows)
-    for value in config.exclude_label:
-        if not any(_is_one_of(label, (value,)) for label in labels):
-            raise DataError(f"--exclude-label {value}: no row has it{nearest(value, sorted(labels))}")
-    rows = np.concatenate(kept) if kept else np.empty((0,), np.float32)
-    return _checked(config.data, np.ascontiguousarray(rows, dtype=np.float32), columns)
+    try:
+        file = _digits() if config.data == DIGITS else open_rows(Path(config.data))
+        columns = _columns(file, config)
+        rows = _read(file, columns, config)
+    except FileError as error:
+        raise DataError(str(error)) from error
+    _check(config.data, rows, columns)
+    digest = hashlib.sha256(str(rows.shape).encode())
+    digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
+    return Dataset(Path(config.data).name, torch.from_numpy(rows), columns, digest.hexdigest())
 
 
 def split(dataset: Dataset, seed: int) -> Splits:
-    """70 % train, 10 % early stop, 20 % calibration, drawn by `seed` alone (not by torch's version)."""
-    order = np.random.default_rng(seed).permutation(len(dataset.rows))
-    n = len(order)
-    sizes = [round(n * share) for share in _SHARES]
-    parts = np.split(order, np.cumsum(sizes))
-    return Splits(*(dataset.rows[torch.from_numpy(part)] for part in parts))
+    """70 % train, 10 % early stop, 20 % calibration, drawn by `seed`."""
+    n = len(dataset.rows)
+    order = np.random.default_rng(seed).permutation(n)
+    train, early_stop, calibration = np.split(order, np.cumsum([round(n * share) for share in _SHARES]))
+    return Splits(*(dataset.rows[torch.from_numpy(part)] for part in (train, early_stop, calibration)))
 
 
-Batches = Iterator[tuple[np.ndarray, "np.ndarray | list[object]"]]
+class _Digits(RowFile):
+    """scikit-learn's 1,797 handwritten digits, 8 x 8, grey levels 0 to 16; part of the package, no network."""
+
+    def _batches(self, size: int) -> Iterator[ArrayBatch]:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        yield ArrayBatch(self.path, 0, digits.images, None, {"label": digits.target})
 
 
-def _digits(config: FitConfig) -> tuple[None, Batches]:
-    from sklearn.datasets import load_digits
-
-    if config.label not in (None, "label"):
-        raise DataError(f"digits: no column {config.label!r} (did you mean label?)")
-    if config.ignore:
-        raise DataError("digits: --ignore is for the columns of a table; these are images")
-    digits = load_digits()
-    labels = digits.target if config.exclude_label else []
-    return None, iter([(digits.images.astype(np.float32), labels)])
+def _digits() -> RowFile:
+    return _Digits(Path(DIGITS), columns=None, row_shape=(8, 8), rows=1797, extras=("label",))
 
 
-def _file(config: FitConfig) -> tuple[tuple[str, ...] | None, Batches]:
-    from hourglass.files import open_rows
-
-    path = Path(config.data)
-    file = open_rows(path)
-    apart = [*config.ignore, *([config.label] if config.label else [])]
-    if file.columns is None:
-        if apart:
-            raise DataError(f"{path}: no column {apart[0]!r}: these rows are arrays without columns")
-        return None, ((batch.numbers(), []) for batch in file.batches(_READ_ROWS))
-    known = file.columns
-    for name in apart:
+def _columns(file: RowFile, config: FitConfig) -> tuple[str, ...] | None:
+    """The columns of a row, None for rows without columns. Raises DataError, FileError."""
+    apart = {*config.ignore, *([config.label] if config.label is not None else [])}
+    known = (*(file.columns or ()), *file.extras)
+    for name in sorted(apart):
         if name not in known:
-            raise DataError(f"{path}: no column {name!r}{nearest(name, known)}")
-    columns = tuple(name for name in known if name not in apart)
-    if not columns:
-        raise DataError(f"{path}: no column is left to learn from")
-
-    def batches() -> Batches:
-        for batch in file.batches(_READ_ROWS):
-            labels = list(batch.column(config.label)) if config.exclude_label and config.label else []
-            yield batch.numbers(columns), labels
-
-    return columns, batches()
-
-
-def _is_one_of(value: object, wanted: tuple[str, ...]) -> bool:
-    """As written, or as the same number: 3, 3.0 and '3' are one label."""
-    return any(str(value) == word or _number(value) == _number(word) is not None for word in wanted)
-
-
-def _number(value: object) -> float | None:
-    try:
-        return float(str(value))
-    except ValueError:
+            raise no_such_column(file.path, name, known)
+    if file.columns is None:
         return None
+    columns = tuple(name for name in file.columns if name not in apart)
+    if not columns:
+        raise DataError(f"{file.path}: no column is left to learn from")
+    return columns
 
 
-def _checked(source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> Dataset:
-    name = Path(source).name
+def _read(file: RowFile, columns: tuple[str, ...] | None, config: FitConfig) -> np.ndarray:
+    """float32 [n, *row_shape]. Raises DataError, FileError."""
+    kept: list[np.ndarray] = []
+    found: set[str] = set()
+    for batch in file.batches(_READ_ROWS):
+        rows = batch.numbers(columns)
+        if config.exclude_label and config.label is not None:
+            labels = [_canonical(label) for label in batch.column(config.label).to_pylist()]
+            found.update(labels)
+            excluded = {_canonical(label) for label in config.exclude_label}
+            rows = rows[[label not in excluded for label in labels]]
+        kept.append(rows)
+    for label in config.exclude_label:
+        if _canonical(label) not in found:
+            raise DataError(f"{file.path}: no row has the label {label!r}{nearest(_canonical(label), sorted(found))}")
+    return np.concatenate(kept) if kept else np.empty((0, *file.row_shape), dtype=np.float32)
+
+
+def _canonical(label: object) -> str:
+    """3, 3.0 and '3' are one label."""
+    text = str(label)
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
+
+
+def _check(source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> None:
+    """Raises DataError when there are too few rows, or nothing in them to learn."""
     if len(rows) < MIN_ROWS:
         raise DataError(
-            f"{source}: {len(rows)} row{'s' if len(rows) != 1 else ''} to learn from, "
-            f"but the three splits (train, early stop, calibration) need at least {MIN_ROWS}"
+            f"{source}: {len(rows)} row{'s' * (len(rows) != 1)} to learn from, but the three splits "
+            f"(train, early stop, calibration) need at least {MIN_ROWS}"
         )
-    if rows.ndim == 2:
-        constant = np.flatnonzero(rows.min(axis=0) == rows.max(axis=0))
-        if len(constant):
-            names = [columns[i] if columns else f"c{i}" for i in constant]
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    if columns is not None:
+        if constant := [name for name, same in zip(columns, low == high, strict=True) if same]:
             raise DataError(
-                f"{source}: constant columns carry nothing to learn: --ignore {','.join(names)} leaves them out"
+                f"{source}: constant columns carry nothing to learn: --ignore {','.join(constant)} leaves them out"
             )
-    elif rows.min() == rows.max():
-        raise DataError(f"{source}: every number is {rows.flat[0]:g}: nothing to learn")
-    digest = hashlib.sha256(f"{rows.shape}".encode() + rows.astype("<f4").tobytes()).hexdigest()
-    return Dataset(name, torch.from_numpy(rows), columns, digest)
-
-
-__all__ = ["DIGITS", "MIN_ROWS", "Dataset", "Splits", "load", "split"]
+    elif low.min() == high.max():
+        raise DataError(f"{source}: every number is {low.min():g}: nothing to learn")

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from training import checkpoint, data
 from training.autoencoder import Autoencoder, find
@@ -30,15 +31,12 @@ def fit(config: FitConfig, progress: Progress) -> Path:
     dataset = data.load(config)
     build(config, dataset.row_shape)  # nor is a run begun that cannot be built
     run = Run.create(config, dataset)
-    _train(run, dataset, progress)
-    return _publish(run, run.checkpoint, dataset, config.exported, progress)
+    return _train_and_publish(run, dataset, progress)
 
 
 def resume(run: Run, progress: Progress) -> Path:
     """Continue a run exactly where its checkpoint was written, then publish. Raises TrainingError, FileError."""
-    dataset = _same_data(run)
-    _train(run, dataset, progress)
-    return _publish(run, run.checkpoint, dataset, run.config.exported, progress)
+    return _train_and_publish(run, _same_data(run), progress)
 
 
 def export_run(run: Run, checkpoint_file: Path | None, exported: Path | None, progress: Progress) -> Path:
@@ -62,12 +60,20 @@ def _same_data(run: Run) -> Dataset:
     return dataset
 
 
-def _train(run: Run, dataset: Dataset, progress: Progress) -> None:
-    """From the run's checkpoint, or the beginning when it has none, to the end; leaves the last checkpoint."""
+def _train_and_publish(run: Run, dataset: Dataset, progress: Progress) -> Path:
     splits = data.split(dataset, run.config.seed)
     scaling = Scaling.of(splits.train)
+    train(run, scaling(splits.train), scaling(splits.early_stop), progress)
+    return _publish(run, run.checkpoint, dataset, run.config.exported, progress)
+
+
+def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress) -> None:
+    """From the run's checkpoint, or the beginning when it has none, to the end; leaves the last checkpoint.
+
+    rows, early_stop: float32 [n, *row_shape] in scaled units. Raises TrainingError.
+    """
     with torch.random.fork_rng(devices=[]), progress.training(run) as show:
-        training = Training(lambda: build(run.config, dataset.row_shape), run.config)
+        training = Training(lambda: build(run.config, tuple(rows.shape[1:])), run.config)
         if run.checkpoint.exists():
             checkpoint.resume(run.checkpoint, training)
         run.forget_after(training.epoch)
@@ -81,7 +87,7 @@ def _train(run: Run, dataset: Dataset, progress: Progress) -> None:
                 checkpoint.write(run.checkpoint, training)
                 written = time.monotonic()
 
-        training.run(scaling(splits.train), scaling(splits.early_stop), after_epoch)
+        training.run(rows, early_stop, after_epoch)
         checkpoint.write(run.checkpoint, training)
 
 
