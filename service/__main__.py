@@ -21,18 +21,20 @@ def main() -> int:
     if problem:
         return _refuse(problem)
     try:
-        from service import config, logs, server
+        from service import config
         from service.errors import StartError
+
+        settings = config.load(sys.argv[1:]).with_absolute_paths()
+        from service import logs, server  # after the settings: --help and mistakes need no onnxruntime
+
+        logs.configure(settings.log_level)
+        _leave_for_an_empty_directory()
+        server.run(settings)
     except ModuleNotFoundError as error:
         return _refuse(
             f"{error.name} is not installed: run `pip install 'hourglass-serving[serve]'` "
             "(on a machine with an NVIDIA GPU: 'hourglass-serving[serve-gpu]')"
         )
-    try:
-        settings = config.load(sys.argv[1:]).with_absolute_paths()
-        logs.configure(settings.log_level)
-        _leave_for_an_empty_directory()
-        server.run(settings)
     except StartError as error:
         return _refuse(str(error))
     return 0

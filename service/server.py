@@ -180,7 +180,9 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
             return int(server.add_insecure_port(address))
         return int(server.add_secure_port(address, _credentials(settings)))
     except RuntimeError:
-        raise StartError(f"--grpc-port {settings.grpc_port} on {settings.host}: taken, or not an address of this machine") from None
+        raise StartError(
+            f"--grpc-port {settings.grpc_port} on {settings.host}: taken, or not an address of this machine"
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from hourglass.contract.layout import Artefact, ArtefactError
 from hourglass.contract.manifest import ENCODER, FLOAT32, GRAPHS, MODEL, Manifest
 from service.errors import StartError
+
+# onnxruntime reports its use to its maker unless told not to, from the import on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 # A new execution provider is one entry here: device -> provider and its options.
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
