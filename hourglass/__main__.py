@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 _FILES_EXTRA = ("pyarrow", "PIL", "rich")
@@ -9,6 +10,7 @@ _FILES_EXTRA = ("pyarrow", "PIL", "rich")
 
 def main() -> None:
     """Exit codes: 0 done; 1 the server or the way to it failed; 2 the input is wrong; 130 Ctrl-C."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's own remarks would stand among ours
     try:
         from hourglass.cli import run
     except ModuleNotFoundError as error:

@@ -21,7 +21,7 @@ from hourglass.files.tables import rebatch
 
 _DELIMITERS = ",;\t|"
 # A line must fit in one block; also how much of the file is looked at to guess delimiter and header.
-_BLOCK = 4 * 2**20
+_BLOCK = 2**20
 _SAMPLE_RECORDS = 50
 
 

@@ -217,7 +217,8 @@ def _to_float32(column: pa.Array) -> np.ndarray:
 
 
 def _first_text(column: pa.Array) -> int:
-    return next(row for row, cell in enumerate(column.to_pylist()) if cell is not None and not _is_number(cell))
+    rows = (row for row, cell in enumerate(column.to_pylist()) if cell is not None and not _is_number(cell))
+    return next(rows, 0)  # none: a column of dates, say, without a single one
 
 
 def _is_number(cell: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Generic, Self, TypeVar
@@ -43,6 +44,9 @@ class _Writer(ABC, Generic[T]):
     def _finish(self) -> None:
         """Writes what a whole file needs besides its rows."""
 
+    def _abandon(self) -> None:
+        """Lets go of what will not be finished."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -57,6 +61,8 @@ class _Writer(ABC, Generic[T]):
         except OSError as problem:
             raise FileError(f"{self._path}: cannot be written: {problem.strerror or problem}") from None
         finally:
+            if self._draft.exists():
+                self._abandon()
             self._stream.close()
             self._draft.unlink(missing_ok=True)
 
@@ -78,6 +84,10 @@ class TableWriter(_Writer[pa.Table]):
     def _finish(self) -> None:
         self._flush()
         self._writer.close()
+
+    def _abandon(self) -> None:
+        with suppress(Exception):
+            self._writer.close()  # would else be tried when it is collected, on a stream that is gone
 
     def _flush(self) -> None:
         if self._waiting:

@@ -1,0 +1,446 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
+from PIL import Image
+
+from hourglass.files import ArrayWriter, FileError, TableWriter, open_rows
+
+IN_FOLDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+TABLES = nps.arrays(np.float32, st.tuples(st.integers(1, 30), st.integers(1, 5)), elements=FLOATS)
+ARRAYS = nps.arrays(
+    st.sampled_from(["u1", "i1", ">i2", ">i4", ">f4", ">f8", "<f4", "<i8", "?"]),
+    nps.array_shapes(min_dims=2, max_dims=4, max_side=6),
+    elements={"allow_nan": False, "allow_infinity": False, "min_value": 0, "max_value": 1},
+)
+SIZES = st.integers(1, 40)
+
+
+def read(path: Path, size: int = 7, columns: list[str] | None = None) -> np.ndarray:
+    """All numbers of a file; the batches must follow one another."""
+    parts = []
+    for batch in open_rows(path).batches(size):
+        assert batch.first_row == sum(map(len, parts))
+        assert 1 <= len(batch) <= size
+        parts.append(batch.numbers(columns))
+        assert parts[-1].dtype == np.float32
+        assert len(parts[-1]) == len(batch)
+    return np.concatenate(parts)
+
+
+def csv_text(table: np.ndarray, header: bool, delimiter: str = ",", bom: bool = False, end: str = "\n") -> bytes:
+    lines = [[f"name {i}" for i in range(table.shape[1])]] if header else []
+    lines += [[repr(float(cell)) for cell in row] for row in table]
+    return ("\ufeff" if bom else "").encode() + end.join(delimiter.join(line) for line in lines).encode()
+
+
+# --- round trips ---
+
+
+@IN_FOLDER
+@given(
+    table=TABLES,
+    header=st.booleans(),
+    delimiter=st.sampled_from(",;\t|"),
+    bom=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    zipped=st.booleans(),
+    size=SIZES,
+)
+def test_csv_is_read_as_it_was_written(
+    tmp_path: Path, table: np.ndarray, header: bool, delimiter: str, bom: bool, end: str, zipped: bool, size: int
+) -> None:
+    content = csv_text(table, header, delimiter, bom, end)
+    path = tmp_path / ("t.csv.gz" if zipped else "t.csv")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    file = open_rows(path)
+    d = table.shape[1]
+    assert file.columns == tuple(f"name {i}" if header else f"c{i}" for i in range(d))
+    assert (file.row_shape, file.rows) == ((d,), None)
+    np.testing.assert_array_equal(read(path, size), table)
+
+
+@IN_FOLDER
+@given(table=TABLES, group=st.integers(1, 9), size=SIZES)
+def test_parquet_is_read_as_it_was_written(tmp_path: Path, table: np.ndarray, group: int, size: int) -> None:
+    path = tmp_path / "t.parquet"
+    names = [f"n{i}" for i in range(table.shape[1])]
+    pq.write_table(pa.table(list(table.T), names=names), path, row_group_size=group)
+    file = open_rows(path)
+    assert (file.columns, file.row_shape, file.rows) == (tuple(names), (len(names),), len(table))
+    np.testing.assert_array_equal(read(path, size), table)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    codes = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
+    code = next(code for name, code in codes.items() if np.dtype(name) == array.dtype)
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@IN_FOLDER
+@given(array=ARRAYS, kind=st.sampled_from(["a.npy", "a.npz", "only.npz", "a-idx3-ubyte", "a.idx.gz"]),
+       fortran=st.booleans(), size=SIZES)  # fmt: skip
+def test_arrays_are_read_as_they_were_written(
+    tmp_path: Path, array: np.ndarray, kind: str, fortran: bool, size: int
+) -> None:
+    path = tmp_path / kind
+    laid_out = np.asfortranarray(array) if fortran else array
+    if kind == "a.npy":
+        np.save(path, laid_out)
+    elif kind == "a.npz":
+        np.savez_compressed(path, X=laid_out, y=np.arange(len(array)), other=np.zeros((2, 2)))
+    elif kind == "only.npz":
+        np.savez(path, y=np.arange(len(array)), images=laid_out)
+    else:
+        if array.dtype not in [np.dtype(code) for code in ("u1", "i1", ">i2", ">i4", ">f4", ">f8")]:
+            array = array.astype("u1")
+        path.write_bytes(gzip.compress(idx_bytes(array)) if kind.endswith("gz") else idx_bytes(array))
+    file = open_rows(path)
+    assert (file.row_shape, file.rows) == (array.shape[1:], len(array))
+    assert file.columns == (tuple(f"c{i}" for i in range(array.shape[1])) if array.ndim == 2 else None)
+    np.testing.assert_array_equal(read(path, size), array.astype(np.float32))
+    if kind.endswith("npz"):
+        assert file.extras == ("y",)
+        labels = [label for batch in file.batches(size) for label in batch.column("y").to_pylist()]
+        assert labels == list(range(len(array)))
+
+
+@pytest.mark.parametrize(("mode", "shape", "dtype"), [
+    ("L", (5, 7), np.uint8), ("RGB", (5, 7, 3), np.uint8), ("I;16", (5, 7), np.uint16)
+])  # fmt: skip
+def test_pngs_are_rows_in_the_order_of_their_names(
+    tmp_path: Path, mode: str, shape: tuple[int, ...], dtype: type
+) -> None:
+    images = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (4, *shape)).astype(dtype)
+    for i in (2, 0, 3, 1):
+        image = Image.fromarray(images[i])
+        assert image.mode == mode
+        image.save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("not a row")
+    file = open_rows(tmp_path)
+    assert (file.row_shape, file.rows, file.columns, file.extras) == (shape, 4, None, ("file",))
+    np.testing.assert_array_equal(read(tmp_path, 3), images.astype(np.float32))
+    names = [name for batch in file.batches(3) for name in batch.column("file").to_pylist()]
+    assert names == ["0.png", "1.png", "2.png", "3.png"]
+
+
+def test_columns_are_chosen_by_name_and_others_may_hold_anything(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('id,a,b,note\n007,1,2,"x, ""y""\nz"\n008,3,4,\n')
+    [batch] = open_rows(path).batches(10)
+    np.testing.assert_array_equal(batch.numbers(["b", "a"]), [[2, 1], [4, 3]])
+    assert batch.column("id").to_pylist() == ["007", "008"]
+    assert batch.column("note").to_pylist() == ['x, "y"\nz', ""]
+    with pytest.raises(FileError, match="no column 'noted': did you mean 'note'"):
+        batch.numbers(["noted"])
+
+
+def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    columns = {
+        "id": pa.array([2**60, 1]),
+        "flag": pa.array([True, False]),
+        "word": pa.array(["u", "v"]).dictionary_encode(),
+        "big": pa.array([2**24 + 1, 3]),
+        "cents": pa.array([1, 2], pa.decimal128(19, 0)),
+    }
+    pq.write_table(pa.table(columns), path)
+    [batch] = open_rows(path).batches(10)
+    np.testing.assert_array_equal(batch.numbers(["flag", "big", "cents"]), [[1, 2**24, 1], [0, 3, 2]])
+    assert batch.column("id").to_pylist() == [2**60, 1]
+    assert batch.column("word").to_pylist() == ["u", "v"]
+
+
+def test_a_file_can_be_read_again_and_by_two_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(str(i) for i in range(100)))
+    file = open_rows(path)
+    first, second = file.batches(10), file.batches(10)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.numbers(), b.numbers())
+
+
+def test_a_header_of_several_lines_and_nameless_columns(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('\n,"two\nlines", padded \n\n1,2,3\n\n4,5,oops\n')
+    file = open_rows(path)
+    assert file.columns == ("c0", "two\nlines", "padded")
+    with pytest.raises(FileError, match="line 7, column 'padded': 'oops' is not a number"):
+        read(path)
+
+
+# --- bad input: one message that names file, line or row, column, and what to do ---
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\xef\xbb\xbf\n \n", "the file is empty"),
+        (b"a,b\n", "a header, but no row below it"),
+        (b"a,b,a\n1,2,3\n", "two columns are called 'a': rename one"),
+        (b"a,b\n1,2\n\n3,x\n", r"line 4, column 'b': 'x' is not a number: correct it or leave this column out"),
+        (b"1,2\n3,x\n", r"line 2, column 'c1': 'x' is not a number"),
+        (b"id,1,2\n5,6,7\n", r"line 1, column 'c0': 'id' is not a number"),
+        (b"a,b\n1,2\n3,\n", r"line 3, column 'b': the cell is empty: fill it in or remove the row"),
+        (b"a,b\n1,2\n3,  \n", r"line 3, column 'b': the cell is empty"),
+        (b"a,b\n1,nan\n", r"line 2, column 'b': 'nan' is not a finite float32 number"),
+        (b"a,b\n1,2\n-inf,1\n", r"line 3, column 'a': '-inf' is not a finite"),
+        (b"a,b\n1,1e39\n", r"line 2, column 'b': '1e39' is not a finite float32 number"),
+        (b"a,b\n1,NA\n", r"line 2, column 'b': 'NA' is not a number"),
+        (b"a;b\n1,5;2\n", r"line 2, column 'a': '1,5' is not a number"),
+        (b"a,b\n1,2\n3\n", r"line 3: 1 cells, but 2 columns: give every row the same number"),
+        (b"a,b\n1,2\n\n3,4,5\n", r"line 4: 3 cells, but 2 columns"),
+        (b"a,b\n1,2\n\xff,4\n", r"line 3: not UTF-8 text: save the file as CSV in UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16, or not text at all"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "not text at all"),
+        (b'a,b\n1,"2\n3,4\n', r"line 2, column 'b': '2\\n3,4\\n' is not a number"),
+        (b'a,b\n1,"' + b"2,3\n" * 50_000, "is a quotation mark never closed"),
+    ],
+)
+def test_a_bad_csv_says_where_and_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", ["x", "", "1,2,3", "\xff"])
+@pytest.mark.parametrize("line", [2, 3000, 400_001])
+def test_the_line_is_exact_far_into_a_file(tmp_path: Path, bad: str, line: int) -> None:
+    lines = [b"a,b", *[b"1,2", b""] * 200_000, b"1,2"]
+    lines[line - 1] = b"1," + bad.encode("latin-1")
+    path = tmp_path / "long.csv"
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(FileError, match=rf"long.csv, line {line}[,:]"):
+        read(path, 1000)
+
+
+def test_the_first_bad_row_is_the_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n1,x\ny,2\n")
+    with pytest.raises(FileError, match="line 3, column 'b'"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([1.0, None]), "row 1 .*column 'a': the cell is empty"),
+        (pa.array([1.0, np.inf]), "row 1 .*column 'a': inf is not a finite"),
+        (pa.array([1.0, 1e300]), r"row 1 .*column 'a': 1e\+300 is not a finite float32"),
+        (pa.array(["1", "x"]), "row 1 .*column 'a': 'x' is not a number"),
+        (pa.array([1, 2], pa.timestamp("s")), "row 0 .*column 'a': .* is not a number"),
+        (pa.array([[1], [2]]), "row 0 .*column 'a': .* is not a number"),
+        (pa.array([None, None], pa.timestamp("s")), "row 0 .*column 'a': the cell is empty"),
+    ],
+)
+def test_a_bad_parquet_cell_says_where(tmp_path: Path, column: pa.Array, message: str) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": column}), path)
+    with pytest.raises(FileError, match=message):
+        read(path)
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def objects(path: Path) -> None:
+    np.save(path, np.array([[{}]], dtype=object), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.npy", lambda p: np.save(p, np.zeros(3)), r"shape is \[3\].*reshape it"),
+        ("a.npy", lambda p: np.save(p, np.zeros((0, 3))), "at least one row"),
+        ("a.npy", lambda p: np.save(p, np.zeros((1, 2, 3, 4, 5))), "reshape it"),
+        ("a.npy", lambda p: np.save(p, np.array([["x"]])), "not numbers"),
+        ("a.npy", lambda p: np.save(p, np.array([[1j]])), "not numbers"),
+        ("a.npy", objects, "not numbers"),
+        ("a.npy", lambda p: np.save(p, np.array([[1, np.nan]])), r"row 0 .*column 'c1': nan is not a finite"),
+        ("a.npy", lambda p: np.save(p, np.full((1, 2, 2), np.inf)), r"row 0 .*position \[0, 0\]: inf"),
+        ("a.npy", lambda p: p.write_bytes(b"no array"), "cannot be read as .npy"),
+        ("a.npy", lambda p: p.write_bytes(b""), "cannot be read as .npy"),
+        ("a.npz", lambda p: write_npz(p, a=np.zeros((2, 2)), b=np.zeros((2, 2))), "holds a, b: call the array .* 'X'"),
+        ("a.npz", lambda p: write_npz(p, y=np.zeros(2)), "holds y: call the array"),
+        ("a.npz", lambda p: write_npz(p, X=np.array([[None]])), "not numbers"),
+        ("a.npz", lambda p: p.write_bytes(b"PK no zip"), "cannot be read as .npz"),
+        ("a.parquet", lambda p: p.write_bytes(b"PAR1 no parquet PAR1"), "cannot be read as .parquet"),
+        ("a.parquet", lambda p: pq.write_table(pa.table({"a": pa.array([], pa.int8())}), p), "the table is empty"),
+        ("a.idx", lambda p: p.write_bytes(b"\1\2\3\4"), "not an idx file: it begins with 01 02 03 04"),
+        ("a.idx", lambda p: p.write_bytes(b""), "not an idx file: it begins with nothing"),
+        ("a.idx", lambda p: p.write_bytes(idx_bytes(np.zeros((3, 2, 2), "u1"))[:-1]), "1 bytes are missing"),
+        ("a-idx1-ubyte.gz", lambda p: p.write_bytes(gzip.compress(idx_bytes(np.zeros(3, "u1")))), "reshape it"),
+        ("a.idx.gz", lambda p: p.write_bytes(b"not gzip"), "cannot be read as idx"),
+        ("a.csv.gz", lambda p: p.write_bytes(gzip.compress(b"1,2\n" * 9999)[:-9]), "cannot be read as .csv"),
+        ("a.csv.gz", lambda p: p.write_bytes(b"1,2\n"), "cannot be read as .csv"),
+        ("a.txt", lambda p: p.write_bytes(b"1,2\n"), "not a kind of file that is read here: .csv"),
+        ("a.npy.gz", lambda p: p.write_bytes(b""), "not a kind of file"),
+        ("gone.csv", lambda p: None, "no such file"),
+        ("folder", lambda p: p.mkdir(), "no .png in this folder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_said_in_one_line(
+    tmp_path: Path, name: str, write: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(FileError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [1, 100, 5000])
+def test_a_truncated_array_is_not_read_as_a_shorter_one(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((100, 10)))
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(FileError, match="cut short"):
+        read(path)
+    inside = tmp_path / "a.npz"
+    with zipfile.ZipFile(inside, "w") as archive:
+        archive.writestr("X.npy", path.read_bytes())
+    with pytest.raises(FileError, match="cut short"):
+        read(inside)
+
+
+def test_a_damaged_npz_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, X=np.zeros((100, 10)))
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FileError, match="CRC"):
+        read(path)
+
+
+def save_png(path: Path, size: tuple[int, int], mode: str = "L") -> None:
+    Image.new(mode, size).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda f: save_png(f / "b.png", (3, 5)),
+            "b.png: 3×5 L, but a.png is 4×4 L: give all images one size",
+        ),
+        (lambda f: save_png(f / "b.png", (4, 4), "RGB"), "b.png: 4×4 RGB, but a.png is 4×4 L"),
+        (lambda f: save_png(f / "A.png", (4, 4), "RGBA"), "A.png: its mode is RGBA: save the images as grey"),
+        (lambda f: (f / "b.png").write_bytes(b"no png"), "b.png: not a usable PNG"),
+        (
+            lambda f: (f / "b.png").write_bytes((f / "a.png").read_bytes()[:-24]),
+            "b.png: damaged: image file is truncated",
+        ),
+        (lambda f: Image.new("L", (4, 4)).save(f / "b.png", format="JPEG"), "b.png: not a usable PNG"),
+        (lambda f: save_png(f / "A.png", (5000, 5000)), "A.png: 5000×5000 pixels: at most"),
+        (lambda f: save_png(f / "A.png", (20_000, 20_000), "1"), "A.png: "),
+    ],
+)
+def test_a_bad_image_is_named(tmp_path: Path, write: Callable[[Path], object], message: str) -> None:
+    save_png(tmp_path / "a.png", (4, 4))
+    write(tmp_path)
+    with pytest.raises(FileError, match=message):
+        read(tmp_path)
+
+
+# --- memory ---
+
+
+def test_memory_does_not_grow_with_an_npz(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, X=np.zeros((200_000, 50), np.float32))  # 40 MB
+    file = open_rows(path)
+    tracemalloc.start()
+    rows = sum(len(batch.numbers()) for batch in file.batches(1000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (rows, file.read_share) == (200_000, 1)
+    assert peak < 4e6
+
+
+# --- writers ---
+
+
+@IN_FOLDER
+@given(table=TABLES, kind=st.sampled_from([".parquet", ".csv", ".npy"]), size=SIZES)
+def test_what_is_written_is_read_back(tmp_path: Path, table: np.ndarray, kind: str, size: int) -> None:
+    path = tmp_path / f"out{kind}"
+    names = [f"n{i}" for i in range(table.shape[1])]
+    pieces = [table[i : i + size] for i in range(0, len(table), size)]
+    if kind == ".npy":
+        with ArrayWriter(path, table.shape[1:]) as array:
+            for piece in pieces:
+                array.write(piece)
+        np.testing.assert_array_equal(np.load(path), table)
+    else:
+        with TableWriter(path, pa.schema([(name, pa.float32()) for name in names])) as writer:
+            for piece in pieces:
+                writer.write(pa.table(list(np.ascontiguousarray(piece.T)), names=names))
+        assert open_rows(path).columns == tuple(names)
+    np.testing.assert_array_equal(read(path), table)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    path.unlink()
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv", ".npy"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, kind: str, error: type[BaseException]) -> None:
+    path = tmp_path / f"out{kind}"
+    path.write_text("earlier")
+
+    def fail() -> None:
+        if kind == ".npy":
+            with ArrayWriter(path, (2,)) as array:
+                array.write(np.zeros((3, 2)))
+                raise error
+        with TableWriter(path, pa.schema([("a", pa.int8())])) as table:
+            table.write(pa.table({"a": pa.array([1], pa.int8())}))
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "earlier"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_array_of_many_rows_has_the_right_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    with ArrayWriter(path, ()) as writer:
+        for _ in range(12):
+            writer.write(np.arange(100_000))
+    assert np.load(path).shape == (1_200_000,)
+
+
+def test_csv_cells_are_quoted_where_they_must_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    cells = ["plain", 'a "quoted" one', "comma, inside", "two\nlines", ""]
+    with TableWriter(path, pa.schema([("id", pa.string())])) as writer:
+        writer.write(pa.table({"id": cells}))
+    with path.open(newline="") as stream:
+        assert [row[0] for row in list(csv.reader(stream))[1:]] == cells
+
+
+@pytest.mark.parametrize("path", ["missing/out.npy", "folder"])
+def test_where_nothing_can_be_written_is_said(tmp_path: Path, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileError, match=r"cannot be written|a folder"):
+        ArrayWriter(tmp_path / path, ())
