@@ -6,12 +6,14 @@ import argparse
 import math
 import os
 import shutil
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import grpc
@@ -204,6 +206,16 @@ def _writer(stack: ExitStack, out: Path | None, output: Output[Any], schema: pa.
         table.write(pa.table(columns, schema=schema))
 
     return write
+
+
+def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """On Ctrl-C: KeyboardInterrupt, again each second until the program has ended.
+
+    Once is not enough: pyarrow looks for pandas in many of its calls, and swallows what is raised meanwhile.
+    """
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(1)
+    raise KeyboardInterrupt
 
 
 @contextmanager

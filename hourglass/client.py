@@ -9,6 +9,7 @@ Large arrays are sent as several messages, a few at a time, and answered in orde
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +67,12 @@ class Client(_Base):
     """
 
     _library = grpc
+
+    def __init__(self, server: str, **settings: Any) -> None:
+        super().__init__(server, **settings)
+        # A Ctrl-C reaches the main thread; inside gRPC's bookkeeping of a call that begins, it would leave the channel
+        # waiting for that call for ever. So calls begin on a thread of their own.
+        self._starter = ThreadPoolExecutor(1, "hourglass-start")
 
     def models(self) -> list[ModelInfo]:
         """Every loaded version of every model, by name, newest version first."""
@@ -127,6 +134,7 @@ class Client(_Base):
 
     def close(self) -> None:
         """Ends what is under way."""
+        self._starter.shutdown(wait=False)
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -159,7 +167,8 @@ class Client(_Base):
                         case Ask(method, request):
                             reply = self._begin(getattr(self._stub, method), request)
                         case Start(method, request):
-                            reply = self._begin(getattr(self._stub, method).future, request)
+                            rpc = getattr(self._stub, method).future
+                            reply = self._starter.submit(self._begin, rpc, request).result()
                         case Wait(call, first_row):
                             reply = call.result()
                         case Give(value):

@@ -190,9 +190,10 @@ class TableBatch(Batch):
         return values
 
     def column(self, name: str) -> pa.Array:
-        if name not in self.table.column_names:
-            raise no_such_column(self.path, name, self.table.column_names)
-        column = self.table.column(name).combine_chunks()
+        try:
+            column = self.table.column(name).combine_chunks()
+        except KeyError:
+            raise no_such_column(self.path, name, self.table.column_names) from None
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
     def _bad_cell(self, row: int, name: str) -> FileError:
@@ -208,11 +209,16 @@ class TableBatch(Batch):
 
 def _to_float32(column: pa.Array) -> np.ndarray:
     """float32 [n]; NaN where a cell is missing. Raises ArrowInvalid where a cell is text."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = pc.ascii_trim_whitespace(column)
-        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
     # Not "safe": an integer above 2**24 is rounded like any other number.
-    values: np.ndarray = pc.cast(column, pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    try:
+        numbers = column.cast(pa.float32(), safe=False)
+    except pa.ArrowInvalid:
+        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+            raise
+        trimmed = pc.ascii_trim_whitespace(column)
+        present = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, column.type), trimmed)
+        numbers = present.cast(pa.float32())
+    values: np.ndarray = numbers.to_numpy(zero_copy_only=False)
     return values
 
 

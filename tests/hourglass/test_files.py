@@ -348,7 +348,7 @@ def save_png(path: Path, size: tuple[int, int], mode: str = "L") -> None:
         (lambda f: (f / "b.png").write_bytes(b"no png"), "b.png: not a usable PNG"),
         (
             lambda f: (f / "b.png").write_bytes((f / "a.png").read_bytes()[:-24]),
-            "b.png: damaged: image file is truncated",
+            "b.png: damaged: ",
         ),
         (lambda f: Image.new("L", (4, 4)).save(f / "b.png", format="JPEG"), "b.png: not a usable PNG"),
         (lambda f: save_png(f / "A.png", (5000, 5000)), "A.png: 5000×5000 pixels: at most"),

@@ -1,0 +1,69 @@
+"""What the client needs, and what it does without."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hourglass.fake import Fake
+
+ROUND_TRIP = """
+import sys
+import google.protobuf, numpy
+from hourglass import Client
+with Client(sys.argv[1]) as client:
+    assert client.embed("m", numpy.ones((3, 4))).values.tolist() == [[2, 2]] * 3
+    try:
+        client.embed("m", numpy.ones(4))
+    except Exception as error:
+        assert error.reason == "SHAPE_MISMATCH", error
+print(google.protobuf.__version__)
+"""
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({absent!r})); "
+
+
+def python(code: str, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("major", [6, 7])
+def test_the_client_runs_on_protobuf(fake: Fake, major: int) -> None:
+    # The environment has one, and a folder beside it the other.
+    done = python(ROUND_TRIP, fake.address, path=str(Path(sys.prefix) / "protobuf-7") if major == 7 else "")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{major}.")
+
+
+def test_the_client_needs_only_the_base_dependencies(fake: Fake) -> None:
+    absent = ("pyarrow", "PIL", "rich", "torch", "onnxruntime", "onnx", "sklearn")
+    done = python(WITHOUT.format(absent=absent) + ROUND_TRIP, fake.address)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("absent", ["pyarrow", "PIL", "rich"])
+def test_the_program_without_its_extra_says_what_to_install(absent: str) -> None:
+    code = "from hourglass.__main__ import main; sys.argv = ['hourglass', 'models']; main()"
+    done = python(WITHOUT.format(absent=(absent,)) + code)
+    assert done.returncode == 2
+    assert done.stderr == (f"hourglass: error: {absent} is not installed: pip install 'hourglass-serving[files]'\n")
+
+
+def test_the_rest_of_the_package_does_not_load_the_client() -> None:
+    done = python("import sys, hourglass.contract.layout; print([m for m in ('grpc', 'pyarrow') if m in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    done = python("import hourglass; hourglass.nothing")
+    assert "module 'hourglass' has no attribute 'nothing'" in done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    done = python("import hourglass as h; print(all(getattr(h, name).__name__ == name for name in h.__all__))")
+    assert done.stdout == "True\n", done.stderr
