@@ -17,6 +17,7 @@ from hourglass.messages import Embeddings, ModelInfo, Reconstructions, Scores
 
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
+_LABELS = ("row", "id")
 
 A = TypeVar("A", Embeddings, Reconstructions, Scores)
 
@@ -88,11 +89,11 @@ class ScoreOutput(Output[Scores]):
 
     def show(self, console: Console, rows: bool) -> None:
         if rows:
-            table = Table("row", "id", "score", "p-value", "verdict", title="the most anomalous rows (the first is 0)")
+            table = Table(*_LABELS, "score", "p-value", "verdict", title="the most anomalous rows (the first is 0)")
             for score, row, p_value, is_anomaly, row_id in sorted(self._top, reverse=True):
                 verdict = "anomaly" if is_anomaly else "normal"
                 table.add_row(f"{-row}", row_id, f"{score:.6g}", f"{p_value:.4g}", verdict)
-            console.print(table)
+            console.print(_without_empty_ids(table))
         console.print(
             f"{self._model.name} version {self._model.version}: {self._anomalies:,} of {self._rows:,} rows are "
             f"anomalies (score > {self._threshold:.6g}, false-alarm rate {self._rate:g})"
@@ -126,10 +127,10 @@ class _ValuesOutput(Output[A]):
     def show(self, console: Console, rows: bool) -> None:
         if rows:
             more = len(self.schema) - _FIRST_NUMBERS
-            table = Table("row", "id", f"numbers{f' (and {more:,} more)' if more > 0 else ''}", title="the first rows")
+            table = Table(*_LABELS, f"numbers{f' (and {more:,} more)' if more > 0 else ''}", title="the first rows")
             for row, (row_id, values) in enumerate(self._first):
                 table.add_row(f"{row}", row_id, "  ".join(f"{value:.4g}" for value in values))
-            console.print(table)
+            console.print(_without_empty_ids(table))
         shape = "×".join(f"{size:,}" for size in (self._rows, *self.row_shape))
         console.print(
             f"{self._model.name} version {self._model.version}: {shape} numbers, embedding space "
@@ -153,3 +154,8 @@ class DenoiseOutput(_ValuesOutput[Reconstructions]):
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Reconstructions]:
         return client.denoise_batches(self._model.name, batches, version=self._model.version)
+
+
+def _without_empty_ids(table: Table) -> Table:
+    table.columns = [column for column in table.columns if column.header != "id" or any(column.cells)]
+    return table

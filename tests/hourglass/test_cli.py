@@ -149,6 +149,11 @@ def test_embed_and_denoise_show_a_summary(
     assert out.count("\n│") == 3
 
 
+def test_without_an_id_no_column_is_shown_for_it(named: Fake, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hourglass(named, "score", table) == 0
+    assert re.search(r"┃ row +┃ score +┃ p-value +┃ verdict +┃", capsys.readouterr().out)
+
+
 def test_ids_are_shown_as_they_are(start: START, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "in.csv"
     path.write_text("key,w,x,y,z\n[red]:smile:[/red],1,2,3,4\n")
