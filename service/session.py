@@ -50,29 +50,24 @@ def _why_not_cuda() -> str | None:
     return None
 
 
-def available_cores() -> int:
-    """Cores this process may use: the cgroup's quota (v2, v1) and the affinity mask, not the host's count."""
+def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores this process may use: the cgroup's quota (v2 or v1) and the affinity mask, not the host's count."""
     cores = len(os.sched_getaffinity(0))
-    for read in (_cgroup_v2_quota, _cgroup_v1_quota):
-        quota = read()
-        if quota is not None:
-            return max(1, min(cores, int(quota)))
-    return cores
+    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
-def _cgroup_v2_quota() -> float | None:
+def _quota_v2(cgroup: Path) -> float | None:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
 
 
-def _cgroup_v1_quota() -> float | None:
-    folder = Path("/sys/fs/cgroup/cpu")
+def _quota_v1(cgroup: Path) -> float | None:
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
+        quota, period = (int((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
     except (OSError, ValueError):
         return None
     return None if quota <= 0 else quota / period
