@@ -48,7 +48,7 @@ def test_a_runtime_for_the_cpu_cannot_give_cuda(monkeypatch: pytest.MonkeyPatch)
     device, why = session.choose_device("auto")
     assert device == "cpu"
     assert "serve-gpu" in why
-    with pytest.raises(StartError, match="--device cuda: .*serve-gpu"):
+    with pytest.raises(StartError, match=r"--device cuda: .*serve-gpu"):
         session.choose_device("cuda")
 
 
@@ -57,7 +57,7 @@ def test_a_runtime_for_cuda_on_a_machine_without_a_driver(monkeypatch: pytest.Mo
         pytest.skip("a GPU is present: this is about its absence")
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     assert session.choose_device("auto")[0] == "cpu"
-    with pytest.raises(StartError, match="--device cuda: .*driver"):
+    with pytest.raises(StartError, match=r"--device cuda: .*driver"):
         session.choose_device("cuda")
 
 
