@@ -12,7 +12,7 @@ import grpc
 import structlog
 import uvloop
 from google.protobuf.internal import api_implementation
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from hourglass.v1 import autoencoder_pb2 as pb
@@ -21,18 +21,15 @@ from service import native, session
 from service.config import Settings, unknown_environment
 from service.engine import Engine
 from service.errors import StartError
+from service.health import SERVICE, Health
 from service.interceptors import Guard, Tokens
 from service.metrics import Metrics
 from service.repository import Repository
 
 log = structlog.get_logger(__name__)
 
-_READY = ""
-_LIVE = "liveness"
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def run(settings: Settings) -> None:
@@ -66,7 +63,7 @@ async def _serve(settings: Settings) -> None:
         )
         engine = Engine(repository.load())
         guard = Guard(metrics, (native.SERVICE,))
-        server, grpc_port, readiness = await _listen(settings, engine, guard)
+        server, grpc_port, health = await _listen(settings, engine, guard)
         stop = _Stop()
         await server.start()
         log.info(
@@ -78,13 +75,14 @@ async def _serve(settings: Settings) -> None:
             drain_seconds=settings.drain_seconds,
         )
         await stop.asked.wait()
-        await readiness.not_serving()
+        await health.not_serving()
         log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
         await stop.drained(settings.drain_seconds)
         log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
         async with guard.last_calls():
             stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
             await asyncio.sleep(_GOAWAY_SECONDS)
+        health.end_watches()
         await stopping
         for model in engine.models():
             await model.close()
@@ -119,25 +117,7 @@ class _Stop:
             return
 
 
-class _Readiness:
-    """The health names that say whether to send calls here; liveness stays, or the kubelet would cut the drain."""
-
-    def __init__(self, servicer: health.aio.HealthServicer, engine: Engine, services: tuple[str, ...]) -> None:
-        self._servicer = servicer
-        models = {f"model/{model.name}" for model in engine.models()}
-        self._names = (_READY, *services, *sorted(models))
-
-    async def serving(self) -> None:
-        await self._servicer.set(_LIVE, _SERVING)
-        for name in self._names:
-            await self._servicer.set(name, _SERVING)
-
-    async def not_serving(self) -> None:
-        for name in self._names:
-            await self._servicer.set(name, _NOT_SERVING)
-
-
-async def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, _Readiness]:
+async def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
     interceptors: list[grpc.aio.ServerInterceptor] = []
     if settings.auth_token_file is not None:
@@ -147,14 +127,13 @@ async def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grp
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
     autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), server)
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     services = (native.SERVICE,)
+    health = Health(services, sorted({model.name for model in engine.models()}))
+    await health.serving()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
-        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    readiness = _Readiness(servicer, engine, services)
-    await readiness.serving()
-    return server, _bind(server, settings), readiness
+        reflection.enable_server_reflection((*services, SERVICE, reflection.SERVICE_NAME), server)
+    return server, _bind(server, settings), health
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

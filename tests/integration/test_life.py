@@ -325,5 +325,9 @@ def test_health_flips_at_once_while_calls_are_still_answered(exported: Path, ser
         for name, status in (("", 2), ("model/line", 2), ("liveness", 1)):
             assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == status, name
         assert wire.stub(channel).Score(REQUEST).model.version == 1
-    server.process.send_signal(signal.SIGINT)
-    assert server.wait() == 0
+        server.process.send_signal(signal.SIGINT)
+        # The watch ends with the server instead of keeping it for its grace period.
+        ended = wire.failure(lambda: list(watch))
+        assert ended.code is grpc.StatusCode.UNAVAILABLE
+        assert server.wait() == 0
+    assert logged_at(server, "stopped") - logged_at(server, "stopping") < 5
