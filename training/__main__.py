@@ -25,9 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _OWN_PACKAGES:
+        package = (error.name or "").partition(".")[0]
+        if package in _OWN_PACKAGES:
             raise
-        return _fail(f"{error.name} is not installed: pip install 'hourglass-serving[train]'")
+        return _fail(f"{package} is not installed: pip install 'hourglass-serving[train]'")
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:

@@ -30,7 +30,8 @@ class FitConfig(BaseModel):
 
     data: Annotated[str, Field(min_length=1, description="file or folder to learn from, or 'digits' (built in)")]
     name: Annotated[str, AfterValidator(check_name), Field(description="the model's name: exported/NAME/VERSION")]
-    variant: Annotated[str, Field(description="kind of autoencoder: see hourglass-train list")] = "basic"
+    # The default is the one that serves every call: it repairs, which the plain one never learned.
+    variant: Annotated[str, Field(description="kind of autoencoder: see hourglass-train list")] = "denoising"
     label: Annotated[str | None, Field(description="column that holds labels: never part of a row")] = None
     exclude_label: Annotated[Words, Field(description="leave out rows whose label is one of these: V[,V]")] = ()
     ignore: Annotated[Words, Field(description="columns that are not part of a row: COLUMN[,COLUMN]")] = ()

@@ -102,6 +102,9 @@ def _to_onnx(module: nn.Module, example: Tensor, name: str, outputs: Sequence[st
                 external_data=False,
                 verbose=False,
             )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        raise ExportError(f"torch cannot export this model: {cause[0] if cause else error!r}") from error
     finally:
         exporter_log.setLevel(level)
     assert program is not None

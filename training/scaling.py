@@ -35,9 +35,10 @@ class Scaling(nn.Module):
         else:
             shift, scale = exact.min(), exact.max() - exact.min()
             low, high = IMAGE_CLIP
-        # A column may be constant among the training rows alone: it is then only shifted.
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        return cls(shift.float(), scale.float(), low, high)
+        scale = scale.float()
+        # A column may be constant among the training rows alone, or as good as: it is then only shifted.
+        scale = torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
+        return cls(shift.float(), scale, low, high)
 
     def forward(self, rows: Tensor) -> Tensor:
         return ((rows - self.shift) / self.scale).clamp(self.low, self.high)

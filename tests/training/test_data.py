@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from training import data
+from training.config import FitConfig
+from training.data import Dataset
+from training.errors import DataError
+
+Config = Callable[..., FitConfig]
+TABLE = np.random.default_rng(0).normal(size=(40, 3)).round(3).astype(np.float32)
+IMAGES = np.random.default_rng(1).integers(0, 256, (12, 5, 7)).astype(np.uint8)
+
+
+def write_csv(path: Path, rows: np.ndarray = TABLE, header: str = "a,b,c\n") -> Path:
+    path.write_text(header + "".join(",".join(str(value) for value in row) + "\n" for row in rows.tolist()))
+    return path
+
+
+@given(n=st.integers(data.MIN_ROWS, 3000), seed=st.integers(0, 2**63 - 1))
+def test_the_three_splits_are_disjoint_cover_all_rows_and_are_never_empty(n: int, seed: int):
+    dataset = Dataset("", torch.arange(n, dtype=torch.float32)[:, None], ("a",), "")
+    splits = data.split(dataset, seed)
+    parts = [splits.train, splits.early_stop, splits.calibration]
+    assert torch.cat(parts)[:, 0].sort().values.equal(dataset.rows[:, 0])
+    assert min(splits.sizes().values()) >= 1
+    assert abs(splits.sizes()["train"] - 0.7 * n) <= 1
+    assert abs(splits.sizes()["early_stop"] - 0.1 * n) <= 1
+
+
+def test_the_seed_alone_decides_the_splits(config: Config):
+    digits = data.load(config())
+    assert data.split(digits, 1).train.equal(data.split(digits, 1).train)
+    assert not data.split(digits, 1).train.equal(data.split(digits, 2).train)
+
+
+def test_every_table_format_gives_the_same_numbers_and_hash(config: Config, tmp_path: Path):
+    files = [write_csv(tmp_path / "t.csv"), tmp_path / "t.parquet", tmp_path / "t.npy", tmp_path / "t.npz"]
+    pq.write_table(pa.table({name: TABLE[:, i] for i, name in enumerate("abc")}), files[1])
+    np.save(files[2], TABLE)
+    np.savez(files[3], X=TABLE, y=np.zeros(40))
+    loaded = [data.load(config(data=str(file))) for file in files]
+    for dataset in loaded:
+        np.testing.assert_array_equal(dataset.rows.numpy(), TABLE)
+        assert dataset.rows.dtype == torch.float32
+    assert len({dataset.sha256 for dataset in loaded}) == 1
+    assert [dataset.columns for dataset in loaded] == [("a", "b", "c")] * 2 + [("c0", "c1", "c2")] * 2
+    assert loaded[0].source == "t.csv"
+
+
+def test_every_image_format_gives_the_same_numbers(config: Config, tmp_path: Path):
+    header = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in IMAGES.shape)
+    (tmp_path / "images-idx3-ubyte.gz").write_bytes(gzip.compress(header + IMAGES.tobytes()))
+    np.save(tmp_path / "images.npy", IMAGES)
+    (tmp_path / "pngs").mkdir()
+    for i, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / "pngs" / f"{i:02}.png")
+    for name in ("images-idx3-ubyte.gz", "images.npy", "pngs"):
+        dataset = data.load(config(data=str(tmp_path / name)))
+        np.testing.assert_array_equal(dataset.rows.numpy(), IMAGES.astype(np.float32), err_msg=name)
+        assert dataset.columns is None
+        assert dataset.row_shape == (5, 7)
+
+
+def test_a_changed_number_changes_the_hash(config: Config, tmp_path: Path):
+    changed = TABLE.copy()
+    changed[7, 1] += 0.001
+    hashes = [data.load(config(data=str(write_csv(tmp_path / "t.csv", rows)))).sha256 for rows in (TABLE, changed)]
+    assert hashes[0] != hashes[1]
+
+
+def test_digits_are_built_in(config: Config):
+    digits = load_digits()
+    assert data.load(config()).rows.numpy().tolist() == digits.images.tolist()
+    without = data.load(config(label="label", exclude_label="3,5"))
+    np.testing.assert_array_equal(without.rows.numpy(), digits.images[~np.isin(digits.target, [3, 5])])
+    assert without.row_shape == (8, 8)
+
+
+def test_labels_and_ignored_columns_are_no_part_of_a_row(config: Config, tmp_path: Path):
+    file = tmp_path / "t.csv"
+    kinds = ["good", "bad"] * 20
+    lines = [f"{i},{a},{b},{kind}\n" for i, ((a, b, _), kind) in enumerate(zip(TABLE.tolist(), kinds, strict=True))]
+    file.write_text("id,a,b,kind\n" + "".join(lines))
+    dataset = data.load(config(data=str(file), label="kind", exclude_label="bad", ignore="id"))
+    assert dataset.columns == ("a", "b")
+    np.testing.assert_array_equal(dataset.rows.numpy(), TABLE[::2, :2])
+
+
+@pytest.mark.parametrize("written", ["1", "1.0", "01"])
+def test_a_label_may_be_written_as_any_number_it_equals(config: Config, tmp_path: Path, written: str):
+    np.savez(tmp_path / "t.npz", X=TABLE, y=np.arange(40) % 2)
+    dataset = data.load(config(data=str(tmp_path / "t.npz"), label="y", exclude_label=written))
+    np.testing.assert_array_equal(dataset.rows.numpy(), TABLE[::2])
+
+
+def test_pixels_may_be_constant_but_not_all(config: Config, tmp_path: Path):
+    images = IMAGES.copy()
+    images[:, 0, 0] = 0
+    np.save(tmp_path / "images.npy", images)
+    assert len(data.load(config(data=str(tmp_path / "images.npy"))).rows) == 12
+    np.save(tmp_path / "images.npy", np.full_like(images, 7))
+    with pytest.raises(DataError, match="every number is 7"):
+        data.load(config(data=str(tmp_path / "images.npy")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"label": "knd"}, "no column 'knd': did you mean 'kind'"),
+        ({"ignore": "a,z"}, "no column 'z'"),
+        ({"ignore": "a,b,c", "label": "kind"}, "no column is left"),
+        ({"exclude_label": "1"}, "--exclude-label needs --label"),
+        ({"label": "kind", "exclude_label": "goods"}, "no row has the label 'goods' (did you mean good?)"),
+        ({"label": "kind", "exclude_label": "good,bad"}, "0 rows to learn from"),
+    ],
+)
+def test_wrong_columns_and_labels_are_refused(config: Config, tmp_path: Path, settings: dict[str, str], says: str):
+    file = tmp_path / "t.csv"
+    rows = [f"{a},{b},{c},{'good' if a > 0 else 'bad'}\n" for a, b, c in TABLE.tolist()]
+    file.write_text("a,b,c,kind\n" + "".join(rows))
+    with pytest.raises(DataError) as error:
+        data.load(config(data=str(file), **settings))
+    assert says in str(error.value)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.errors import ConfigError
+from training.networks import Architecture
+from training.scaling import Scaling
+
+SIZES = st.integers(1, 33)
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=SIZES, width=SIZES, channels=st.sampled_from([None, 1, 3]), stages=st.integers(1, 3))
+def test_conv_gives_back_images_of_any_size(height: int, width: int, channels: int | None, stages: int):
+    row_shape = (height, width) if channels is None else (height, width, channels)
+    architecture = Architecture(row_shape, 3, "conv", (4,) * stages)
+    rows = torch.rand(2, *row_shape)
+    embedding = architecture.encoder()(rows)
+    assert embedding.shape == (2, 3)
+    assert architecture.decoder()(embedding).shape == rows.shape
+
+
+@pytest.mark.parametrize("row_shape", [(21,), (8, 8), (28, 28, 3)])
+def test_mlp_takes_every_row(row_shape: tuple[int, ...]):
+    architecture = Architecture(row_shape, 5)
+    embedding = architecture.encoder()(torch.rand(4, *row_shape))
+    assert embedding.shape == (4, 5)
+    assert architecture.decoder()(embedding).shape == (4, *row_shape)
+    assert architecture.encoder(outputs=10)(torch.rand(4, *row_shape)).shape == (4, 10)
+
+
+def test_the_decoder_mirrors_the_encoder():
+    architecture = Architecture((784,), 32, "mlp", (512, 256))
+    layers = [m for net in (architecture.encoder(), architecture.decoder()) for m in net if hasattr(m, "weight")]
+    assert [(m.in_features, m.out_features) for m in layers] == [
+        (784, 512),
+        (512, 256),
+        (256, 32),
+        (32, 256),
+        (256, 512),
+        (512, 784),
+    ]
+
+
+def test_conv_keeps_rows_and_columns_and_channels_apart():
+    """A change of one channel of one corner of the input changes the embedding: nothing is lost in the layout."""
+    torch.manual_seed(0)
+    encoder = Architecture((5, 4, 3), 6, "conv", (8,)).encoder()
+    rows = torch.rand(1, 5, 4, 3)
+    for position in ((0, 0, 0), (4, 3, 2), (0, 3, 1)):
+        changed = rows.clone()
+        changed[(0, *position)] += 1
+        assert not torch.allclose(encoder(changed), encoder(rows))
+
+
+def test_conv_refuses_tables():
+    with pytest.raises(ConfigError, match="conv needs images"):
+        Architecture((21,), 5, "conv")
+
+
+def test_tables_are_standardised_per_column_and_clipped_at_ten_spreads():
+    rows = torch.tensor([[1.0, 1e6], [3.0, 1e6 + 8], [5.0, 1e6 + 4]])
+    scaling = Scaling.of(rows)
+    scaled = scaling(rows)
+    assert torch.allclose(scaled.mean(dim=0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(scaled.std(dim=0, correction=0), torch.ones(2))
+    assert torch.allclose(scaling.inverse(scaled), rows)
+    assert scaling(torch.tensor([[1e9, -1e9]])).tolist() == [[10.0, -10.0]]
+
+
+def test_images_share_one_range_and_are_clipped_one_range_beyond():
+    rows = torch.tensor([[[0.0, 51.0], [102.0, 255.0]]])
+    scaling = Scaling.of(rows)
+    assert torch.allclose(scaling(rows), rows / 255)
+    assert scaling(torch.tensor([[[-1e6, 1e6], [-255.0, 510.0]]])).flatten().tolist() == [-1.0, 2.0, -1.0, 2.0]
+
+
+def test_a_column_that_only_the_training_rows_hold_constant_stays_finite():
+    scaling = Scaling.of(torch.tensor([[1.0, 4.0], [2.0, 4.0]]))
+    assert scaling(torch.tensor([[1.0, 5.0]])).tolist() == [[-1.0, 1.0]]
+
+
+@given(st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=2, max_size=20))
+def test_scaled_numbers_are_finite_and_bounded_whatever_the_column(values: list[float]):
+    rows = torch.tensor(values)[:, None]
+    scaled = Scaling.of(rows)(torch.cat([rows, torch.tensor([[3e38], [-3e38]])]))
+    assert scaled.abs().max() <= 10
+    assert scaled.isfinite().all()
