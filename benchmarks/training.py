@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = FitConfig(
             data=str(Path(parsed.data) / MNIST) if parsed.data else "generated",
             name="benchmark",
+            variant="basic",  # the bare loop damages no rows either
             runs=Path(folder),
             epochs=parsed.epochs,
             hidden=(512, 256),
