@@ -20,6 +20,7 @@ from pydantic_settings import (
 from service.errors import StartError
 
 ENV_PREFIX = "HOURGLASS_"
+_OTHERS = {"HOURGLASS_SERVER", "HOURGLASS_DATA"}  # the hourglass program's and the benchmarks'
 _PORT = Field(ge=0, le=65535)
 
 
@@ -154,5 +155,5 @@ def load(arguments: list[str]) -> Settings:
 
 def unknown_environment() -> list[str]:
     """HOURGLASS_ variables that are no setting: probably misspelt."""
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | _OTHERS
     return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)

@@ -40,7 +40,7 @@ class FitConfig(BaseModel):
     )
     hidden: Annotated[
         Widths,
-        Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W]; 512,256 or 32,64"),
+        Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W]"),
     ] = ()
     embedding_dim: Annotated[
         int | None, Field(ge=1, description="size of an embedding; a quarter of the row, at most 32")

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from training.errors import ConfigError
 
-DEFAULT_HIDDEN = {"mlp": (512, 256), "conv": (32, 64)}
+CONV_CHANNELS = (32, 64)
+IMAGE_WIDTHS = (512, 256)
+TABLE_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,15 @@ class Architecture:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return self.hidden or DEFAULT_HIDDEN[self.network]
+        if self.hidden:
+            return self.hidden
+        if self.network == "conv":
+            return CONV_CHANNELS
+        if len(self.row_shape) > 1:
+            return IMAGE_WIDTHS
+        # A table's wide network learns to repeat anomalies as well: over 8 ADBench sets and 2 seeds this one ranks them
+        # better than (512, 256), trained on normal rows (mean AUROC .888 to .879) and on all rows (.785 to .741).
+        return (max(TABLE_WIDTH, 2 * self.embedding_dim),)
 
     def encoder(self, outputs: int | None = None) -> nn.Module:
         """outputs: numbers per row, the embedding's size when not given."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -89,3 +91,18 @@ def test_scaled_numbers_are_finite_and_bounded_whatever_the_column(values: list[
     scaled = Scaling.of(rows)(torch.cat([rows, torch.tensor([[3e38], [-3e38]])]))
     assert scaled.abs().max() <= 10
     assert scaled.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("row_shape", "embedding_dim", "network", "widths"),
+    [
+        ((21,), 5, "mlp", (16,)),
+        ((166,), 32, "mlp", (64,)),
+        ((8, 8), 16, "mlp", (512, 256)),
+        ((28, 28), 32, "conv", (32, 64)),
+    ],
+)
+def test_networks_that_nobody_chose(
+    row_shape: tuple[int, ...], embedding_dim: int, network: Literal["mlp", "conv"], widths: tuple[int, ...]
+) -> None:
+    assert Architecture(row_shape, embedding_dim, network).widths == widths
