@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,6 +22,14 @@ from training.errors import ConfigError, nearest
 from training.networks import Architecture
 
 _registry: dict[str, type[Autoencoder]] = {}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a training is, for schedules. step: gradient steps done; progress: share of all epochs, in [0, 1]."""
+
+    step: int
+    progress: float
 
 
 class Options(BaseModel):
@@ -69,16 +78,24 @@ class Autoencoder(nn.Module):
         embedding = self.encode(rows)
         return {EMBEDDING: embedding, RECONSTRUCTION: self.decode(embedding)}
 
-    def prepare(self, rows: Tensor) -> None:
-        """Look once at all training rows, before the first step."""
+    def prepare(self, rows: Tensor, generator: Generator) -> None:
+        """Look once at all training rows, before the first step. generator: the only source of chance."""
 
-    def loss(self, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
+    def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         """The named parts whose sum is minimised: scalars, summed over features, averaged over the batch.
 
-        progress: share of the training that is done, in [0, 1], for schedules. generator: the only source of chance.
+        generator: the only source of chance.
         """
         reconstruction: Tensor = self(rows)[RECONSTRUCTION]
         return {"reconstruction_sse_per_row": squared_error(reconstruction, rows)}
+
+    def settled(self, clock: Clock) -> bool:
+        """Whether losses may be compared from now on: while a schedule changes what is minimised, no epoch is best."""
+        return True
+
+    def monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
+        """What the field looks at besides the loss, for the record: of all early-stop rows, without gradients."""
+        return {}
 
     def score(self) -> scoring.Score:
         """The anomaly score that suits this variant."""

@@ -6,12 +6,12 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
 
-from training.autoencoder import Autoencoder, total
+from training.autoencoder import Autoencoder, Clock, total
 from training.config import FitConfig
 from training.errors import TrainingError
 
@@ -33,6 +33,7 @@ class EpochRecord:
     early_stop_loss: float
     best: bool
     rows_per_second: float
+    monitor: dict[str, float | list[float]] = field(default_factory=dict)
 
 
 class Training:
@@ -59,32 +60,36 @@ class Training:
     def run(self, rows: Tensor, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
         """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError."""
         if self.epoch == 0:
-            self.model.prepare(rows)
+            self.model.prepare(rows, self.generator)
         while not self.finished:
             started = time.perf_counter()
             train = self._train_epoch(rows)
             self.epoch += 1
-            parts = self._evaluate(early_stop)
+            clock = self._clock(rows)
+            parts = self._evaluate(early_stop, clock)
             loss = sum(parts.values())
             if not math.isfinite(loss + sum(train.values())):
                 raise DivergedError(f"the loss is {loss} after epoch {self.epoch}: try a lower --learning-rate")
-            if best := loss < self.best_loss:
-                self.best_loss, self.best_epoch, self.best_weights = loss, self.epoch, self._weights()
+            settled = self.model.settled(clock)
+            # Until schedules have ended the newest weights are the best: patience begins then.
+            if best := not settled or loss < self.best_loss:
+                self.best_loss, self.best_epoch = loss if settled else math.inf, self.epoch
+                self.best_weights = self._weights()
             speed = len(rows) / (time.perf_counter() - started)
             rate = self.optimizer.param_groups[0]["lr"]
-            after_epoch(EpochRecord(self.epoch, rate, train, parts, loss, best, speed))
+            monitor = self._monitor(early_stop, clock)
+            after_epoch(EpochRecord(self.epoch, rate, train, parts, loss, best, speed, monitor))
 
     def _train_epoch(self, rows: Tensor) -> dict[str, float]:
         self.model.train()
         order = torch.randperm(len(rows), generator=self.generator)
-        batches = torch.split(order, self.config.batch_size)
         sums: defaultdict[str, float] = defaultdict(float)
-        for number, batch in enumerate(batches):
-            progress = (self.epoch + number / len(batches)) / self.config.epochs
+        for number, batch in enumerate(torch.split(order, self.config.batch_size)):
+            clock = self._clock(rows, number)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * clock.progress))
             self.optimizer.zero_grad()
-            parts = self.model.loss(rows[batch], progress, self.generator)
+            parts = self.model.loss(rows[batch], clock, self.generator)
             torch.autograd.backward(total(parts))
             self.optimizer.step()
             for name, part in parts.items():
@@ -92,15 +97,25 @@ class Training:
         return {name: value / len(rows) for name, value in sums.items()}
 
     @torch.no_grad()
-    def _evaluate(self, rows: Tensor) -> dict[str, float]:
+    def _evaluate(self, rows: Tensor, clock: Clock) -> dict[str, float]:
         """The loss on rows that no gradient saw, with the same corruption at every epoch."""
         self.model.eval()
         generator = Generator().manual_seed(self.config.seed)
         sums: defaultdict[str, float] = defaultdict(float)
         for batch in torch.split(rows, _EVALUATION_ROWS):
-            for name, part in self.model.loss(batch, self.epoch / self.config.epochs, generator).items():
+            for name, part in self.model.loss(batch, clock, generator).items():
                 sums[name] += part.item() * len(batch)
         return {name: value / len(rows) for name, value in sums.items()}
+
+    @torch.no_grad()
+    def _monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
+        self.model.eval()
+        return self.model.monitor(rows, clock)
+
+    def _clock(self, rows: Tensor, batch: int = 0) -> Clock:
+        """At the given batch of the epoch that follows the finished ones."""
+        batches = math.ceil(len(rows) / self.config.batch_size)
+        return Clock(self.epoch * batches + batch, (self.epoch + batch / batches) / self.config.epochs)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}

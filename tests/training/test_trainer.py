@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from training import checkpoint
-from training.autoencoder import Autoencoder, Options
+from training.autoencoder import Autoencoder, Clock, Options
 from training.config import FitConfig
 from training.errors import RunError
 from training.fit import build, fit, resume
@@ -36,11 +36,11 @@ class Scripted(Autoencoder):
         self.losses = iter(losses)
         self.seen: list[Tensor] = []
 
-    def loss(self, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
+    def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         if not self.training:
             return {"scripted": torch.tensor(next(self.losses))}
         self.seen.append(rows)
-        return super().loss(rows, progress, generator)
+        return super().loss(rows, clock, generator)
 
 
 def run_scripted(config: FitConfig, losses: list[float]) -> tuple[Training, Scripted, list[EpochRecord]]:

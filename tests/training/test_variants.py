@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Generator, Tensor
 
 from training import autoencoder, variants
-from training.autoencoder import Autoencoder, Options, registered, total
+from training.autoencoder import Autoencoder, Clock, Options, registered, total
 from training.config import FitConfig
 from training.errors import ConfigError
 from training.fit import build
@@ -78,8 +78,8 @@ class TestEveryVariant:
         rows = torch.rand(1, *row_shape)
         if variant == "denoising":
             model.options = DenoisingOptions(noise="gaussian", noise_level=1e-30)
-        one = total(model.loss(rows, 0.0, Generator()))
-        five = total(model.loss(rows.expand(5, *row_shape), 0.0, Generator()))
+        one = total(model.loss(rows, Clock(0, 0.0), Generator()))
+        five = total(model.loss(rows.expand(5, *row_shape), Clock(0, 0.0), Generator()))
         torch.testing.assert_close(one, five)
         torch.testing.assert_close(one, (model(rows)["reconstruction"] - rows).square().sum())
 
@@ -99,7 +99,7 @@ def test_basic_loss_in_numbers():
             parameter.zero_()
         model.decoder[-2].bias.copy_(torch.tensor([1.0, -1.0]))  # type: ignore[index, union-attr]
     rows = torch.tensor([[0.0, 0.0], [3.0, -1.0]])  # errors (1, 1) and (4, 0)
-    assert model.loss(rows, 0.0, Generator()) == {"reconstruction_sse_per_row": torch.tensor((2.0 + 4.0) / 2)}
+    assert model.loss(rows, Clock(0, 0.0), Generator()) == {"reconstruction_sse_per_row": torch.tensor((2.0 + 4.0) / 2)}
 
 
 class Spy(Denoising):
@@ -115,8 +115,8 @@ def test_denoising_sees_damaged_rows_and_is_held_to_clean_ones(noise: str):
     options = DenoisingOptions.model_validate({"noise": noise, "noise_level": 0.5})
     model = Spy(Architecture((4, 4), 3, "mlp", (8,)), options)
     rows = torch.rand(200, 4, 4) + 0.5
-    model.prepare(rows)
-    parts = model.loss(rows, 0.0, Generator().manual_seed(0))
+    model.prepare(rows, Generator())
+    parts = model.loss(rows, Clock(0, 0.0), Generator().manual_seed(0))
     damaged = (model.seen != rows).float().mean().item()
     assert damaged == pytest.approx(1.0 if noise == "gaussian" else 0.5, abs=0.05)
     clean = (model.decode(model.encode(model.seen)) - rows).square().sum() / 200
@@ -128,11 +128,11 @@ def test_denoising_sees_damaged_rows_and_is_held_to_clean_ones(noise: str):
 def test_salt_and_pepper_learn_the_extremes_of_the_training_rows():
     options = DenoisingOptions(noise="salt_and_pepper", noise_level=1.0)
     table = Denoising(Architecture((2,), 1, "mlp", (2,)), options)
-    table.prepare(torch.tensor([[-1.0, 5.0], [2.0, 7.0]]))
+    table.prepare(torch.tensor([[-1.0, 5.0], [2.0, 7.0]]), Generator())
     assert set(table.corrupt(torch.zeros(100, 2), Generator())[:, 0].tolist()) == {-1.0, 2.0}
     assert set(table.corrupt(torch.zeros(100, 2), Generator())[:, 1].tolist()) == {5.0, 7.0}
     images = Denoising(Architecture((2, 1), 1, "mlp", (2,)), options)
-    images.prepare(torch.tensor([[[0.0], [0.1]], [[0.2], [1.0]]]))
+    images.prepare(torch.tensor([[[0.0], [0.1]], [[0.2], [1.0]]]), Generator())
     assert set(images.corrupt(torch.zeros(100, 2, 1), Generator()).flatten().tolist()) == {0.0, 1.0}
 
 
@@ -169,8 +169,8 @@ def test_a_new_variant_is_one_file(variants_folder: Path, config: Config):
         "from training.autoencoder import Autoencoder\n"
         "class Shrinking(Autoencoder):\n"
         "    variant, summary, objective = 'shrinking', 'shrinks', 'x'\n"
-        "    def loss(self, rows, progress, generator):\n"
-        "        return {**super().loss(rows, progress, generator), 'size': self.encode(rows).square().mean()}\n"
+        "    def loss(self, rows, clock, generator):\n"
+        "        return {**super().loss(rows, clock, generator), 'size': self.encode(rows).square().mean()}\n"
     )
     settings = config(variant="shrinking", epochs=2)
     records = []

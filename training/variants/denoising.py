@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from training import noise
-from training.autoencoder import Autoencoder, Options, squared_error
+from training.autoencoder import Autoencoder, Clock, Options, squared_error
 from training.networks import Architecture
 
 
@@ -48,7 +48,7 @@ class Denoising(Autoencoder):
         self.register_buffer("low", torch.zeros(bounds))
         self.register_buffer("high", torch.ones(bounds))
 
-    def prepare(self, rows: Tensor) -> None:
+    def prepare(self, rows: Tensor, generator: Generator) -> None:
         """Salt and pepper are the extremes of each column of a table, of all pixels of images."""
         extremes = rows.aminmax(dim=0) if rows.ndim == 2 else rows.aminmax()
         self.low.copy_(extremes.min)
@@ -63,6 +63,6 @@ class Denoising(Autoencoder):
             return noise.gaussian(rows, options.noise_level, generator)
         return noise.salt_and_pepper(rows, options.noise_level, self.low, self.high, generator)
 
-    def loss(self, rows: Tensor, progress: float, generator: Generator) -> dict[str, Tensor]:
+    def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         reconstruction = self.decode(self.encode(self.corrupt(rows, generator)))
         return {"reconstruction_sse_per_row": squared_error(reconstruction, rows)}
