@@ -17,6 +17,7 @@ DECODER = "decoder.onnx"
 
 INPUT = "input"
 EMBEDDING = "embedding"
+EMBEDDING_STDDEV = "embedding_stddev"
 RECONSTRUCTION = "reconstruction"
 SCORE = "score"
 FEATURE_ERROR = "feature_error"
@@ -24,7 +25,8 @@ FEATURE_ERROR = "feature_error"
 # The precision of a session.
 FLOAT32 = "float32"
 
-# Input and outputs of each graph, by name: the part of the contract that onnxruntime can check.
+# Input and outputs of each graph, by name: the part of the contract that onnxruntime can check. A model with a prior
+# has embedding_stddev besides, wherever it has embedding.
 GRAPHS = {
     MODEL: (INPUT, (EMBEDDING, RECONSTRUCTION, SCORE, FEATURE_ERROR)),
     ENCODER: (INPUT, (EMBEDDING,)),
@@ -108,6 +110,8 @@ class Manifest(_Strict):
     columns: list[Column] | None = None
     embedding_size: Annotated[int, Field(ge=1)]
     embedding_space_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    # How embeddings are distributed a priori: from such a model new rows can be drawn.
+    prior: Literal["standard_normal"] | None = None
     score: ScoreDefinition
     calibration: Calibration
     missing_values: Literal["refuse"] = "refuse"
@@ -136,9 +140,16 @@ class Manifest(_Strict):
 
     def output_shapes(self) -> dict[str, list[int]]:
         """Shape of each output of model.onnx for one row, without the leading n."""
-        return {
+        shapes = {
             EMBEDDING: [self.embedding_size],
+            EMBEDDING_STDDEV: [self.embedding_size],
             RECONSTRUCTION: self.row_shape,
             SCORE: [],
             FEATURE_ERROR: self.row_shape,
         }
+        return {name: shapes[name] for name in self.graph_outputs(MODEL)}
+
+    def graph_outputs(self, file: str) -> tuple[str, ...]:
+        """The outputs of one of the three graphs, in order."""
+        outputs = GRAPHS[file][1]
+        return (*outputs, EMBEDDING_STDDEV) if self.prior and EMBEDDING in outputs else outputs
