@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -46,6 +46,8 @@ class Autoencoder(nn.Module):
     summary: ClassVar[str]
     objective: ClassVar[str]
     options_class: ClassVar[type[Options]] = Options
+    # How embeddings are distributed a priori, None when they are not: see Manifest.prior.
+    prior: ClassVar[Literal["standard_normal"] | None] = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -73,10 +75,14 @@ class Autoencoder(nn.Module):
         reconstruction: Tensor = self.decoder(embedding)
         return reconstruction
 
+    def embed(self, rows: Tensor) -> dict[str, Tensor]:
+        """What encoder.onnx answers, by output name; nothing random."""
+        return {EMBEDDING: self.encode(rows)}
+
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
-        """What the exported model answers, by output name; nothing random. A variant may add outputs."""
-        embedding = self.encode(rows)
-        return {EMBEDDING: embedding, RECONSTRUCTION: self.decode(embedding)}
+        """What embed answers, the reconstruction, and what else score() reads; nothing random."""
+        answers = self.embed(rows)
+        return {**answers, RECONSTRUCTION: self.decode(answers[EMBEDDING])}
 
     def prepare(self, rows: Tensor, generator: Generator) -> None:
         """Look once at all training rows, before the first step. generator: the only source of chance."""
@@ -95,6 +101,10 @@ class Autoencoder(nn.Module):
 
     def monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
         """What the field looks at besides the loss, for the record: of all early-stop rows, without gradients."""
+        return {}
+
+    def facts(self) -> dict[str, str]:
+        """What the card says of this model besides its options."""
         return {}
 
     def score(self) -> scoring.Score:
