@@ -8,40 +8,67 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hourglass.contract.manifest import EMBEDDING, RECONSTRUCTION, SCORE, Manifest
-from service.batcher import Batcher
-from service.errors import ModelNotFound
+from hourglass.contract.manifest import (
+    DECODER,
+    EMBEDDING,
+    EMBEDDING_STDDEV,
+    ENCODER,
+    MODEL,
+    RECONSTRUCTION,
+    SCORE,
+    Manifest,
+)
+from service.batcher import Answer, Batcher
+from service.errors import ModelNotFound, Unsupported
 
 
 @dataclass(frozen=True)
 class LiveModel:
-    """A version that is loaded and has proven itself."""
+    """A version that is loaded and has proven itself. Errors of its methods: those of Batcher.submit."""
 
     name: str
     version: int
     manifest: Manifest
     device: str
-    encoder: Batcher
-    full: Batcher
+    # One for each graph: MODEL, ENCODER, DECODER.
+    batchers: Mapping[str, Batcher]
 
-    async def embed(self, rows: np.ndarray, timeout: float | None) -> np.ndarray:
-        """float32 [n, *row_shape] -> [n, embedding_size]. Errors as Batcher.submit, here and below."""
-        answer = await self.encoder.submit(rows, (EMBEDDING,), timeout)
-        return answer[EMBEDDING]
+    async def embed(self, rows: np.ndarray, timeout: float | None, *, with_stddev: bool = False) -> Answer:
+        """float32 [n, *row_shape] -> EMBEDDING and, if asked, EMBEDDING_STDDEV, [n, embedding_size] each.
+
+        Raises Unsupported when asked for the deviation of a model without a prior.
+        """
+        if with_stddev:
+            self._check_prior("its embeddings have no standard deviation")
+        outputs = (EMBEDDING, EMBEDDING_STDDEV) if with_stddev else (EMBEDDING,)
+        return await self.batchers[ENCODER].submit(rows, outputs, timeout)
 
     async def denoise(self, rows: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, *row_shape] -> the same shape and units."""
-        answer = await self.full.submit(rows, (RECONSTRUCTION,), timeout)
-        return answer[RECONSTRUCTION]
+        return (await self.batchers[MODEL].submit(rows, (RECONSTRUCTION,), timeout))[RECONSTRUCTION]
 
     async def score(self, rows: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, *row_shape] -> [n]."""
-        answer = await self.full.submit(rows, (SCORE,), timeout)
-        return answer[SCORE]
+        return (await self.batchers[MODEL].submit(rows, (SCORE,), timeout))[SCORE]
+
+    async def decode(self, embeddings: np.ndarray, timeout: float | None) -> np.ndarray:
+        """float32 [n, embedding_size] -> [n, *row_shape], in input units."""
+        return (await self.batchers[DECODER].submit(embeddings, (RECONSTRUCTION,), timeout))[RECONSTRUCTION]
+
+    async def generate(self, rows: int, seed: int, timeout: float | None) -> np.ndarray:
+        """Decoded draws from the prior, float32 [rows, *row_shape]. Raises Unsupported without a prior."""
+        self._check_prior("there is nothing to draw new rows from")
+        draws = np.random.Generator(np.random.Philox(seed))
+        embeddings = draws.standard_normal((rows, self.manifest.embedding_size), dtype=np.float32)
+        return await self.decode(embeddings, timeout)
 
     async def close(self) -> None:
-        await self.encoder.close()
-        await self.full.close()
+        for batcher in self.batchers.values():
+            await batcher.close()
+
+    def _check_prior(self, so: str) -> None:
+        if self.manifest.prior is None:
+            raise Unsupported(f"{self.name!r} is a {self.manifest.variant} autoencoder, without a prior: {so}")
 
 
 class Engine:

@@ -4,6 +4,7 @@ ServiceError
 ├ InvalidInput        INVALID_ARGUMENT    MALFORMED, BAD_DTYPE, SHAPE_MISMATCH, EMPTY, TOO_MANY_ROWS, NON_FINITE, ...
 ├ BadCredential       UNAUTHENTICATED     BAD_CREDENTIAL
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
+├ Unsupported         FAILED_PRECONDITION NO_PRIOR: the model cannot do this
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
 ├ ShuttingDown        UNAVAILABLE         SHUTTING_DOWN
@@ -57,6 +58,11 @@ class BadCredential(ServiceError):
 class ModelNotFound(ServiceError):
     code = grpc.StatusCode.NOT_FOUND
     reason = "MODEL_NOT_FOUND"
+
+
+class Unsupported(ServiceError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NO_PRIOR"
 
 
 class Overloaded(ServiceError):

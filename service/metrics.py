@@ -95,7 +95,7 @@ class Metrics:
         return Call(self, method)
 
     def observer(self, model: str, version: int, file: str) -> GraphObserver:
-        graph = (model, str(version), file.removesuffix(".onnx"))
+        graph = (model, str(version), _graph(file))
         return GraphObserver(
             model,
             self._queue_seconds.labels(*graph),
@@ -109,12 +109,17 @@ class Metrics:
         version, manifest = str(model.version), model.manifest
         self._load_seconds.labels(model.name, version).set(seconds)
         self._info.labels(model.name, version, manifest.variant, manifest.embedding_space_id, model.device).set(1)
-        for graph, batcher in (("encoder", model.encoder), ("model", model.full)):
+        for file, batcher in model.batchers.items():
             # Asked at scrape time: the hot path pays nothing for it.
-            self._queue_rows.labels(model.name, version, graph).set_function(partial(getattr, batcher, "queued_rows"))
+            waiting = partial(getattr, batcher, "queued_rows")
+            self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
 
     def load_failed(self, model: str) -> None:
         self._load_failures.labels(model).inc()
+
+
+def _graph(file: str) -> str:
+    return file.removesuffix(".onnx")
 
 
 class Call:

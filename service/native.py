@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import secrets
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 
 from hourglass.contract.calibration import FalseAlarmRateError
 from hourglass.v1 import autoencoder_pb2 as pb
@@ -16,9 +17,6 @@ from service.errors import InvalidInput
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
 
-_RowsRequest = pb.EmbedRequest | pb.DenoiseRequest | pb.ScoreRequest
-_Operation = Callable[[LiveModel, np.ndarray, float | None], Awaitable[np.ndarray]]
-
 
 class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
     def __init__(self, engine: Engine, limits: pb.Limits) -> None:
@@ -27,12 +25,14 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
 
     async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> pb.EmbedResponse:
         model = self._engine.get(request.model, request.version)
-        embedding = await self._run(LiveModel.embed, model, request, context)
-        return pb.EmbedResponse(model=_version(model), embedding=tensors.encode(embedding))
+        rows = self._rows(request, model)
+        answer = await model.embed(rows, context.time_remaining(), with_stddev=request.with_stddev)
+        # The graph's names are the response's.
+        return pb.EmbedResponse(model=_version(model), **{name: tensors.encode(a) for name, a in answer.items()})
 
     async def Denoise(self, request: pb.DenoiseRequest, context: grpc.aio.ServicerContext) -> pb.DenoiseResponse:
         model = self._engine.get(request.model, request.version)
-        reconstruction = await self._run(LiveModel.denoise, model, request, context)
+        reconstruction = await model.denoise(self._rows(request, model), context.time_remaining())
         return pb.DenoiseResponse(model=_version(model), reconstruction=tensors.encode(reconstruction))
 
     async def Score(self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext) -> pb.ScoreResponse:
@@ -44,7 +44,7 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
             threshold = calibration.threshold(false_alarm_rate)
         except FalseAlarmRateError as error:
             raise InvalidInput(str(error), reason="BAD_FALSE_ALARM_RATE", field="false_alarm_rate") from None
-        score = await self._run(LiveModel.score, model, request, context)
+        score = await model.score(self._rows(request, model), context.time_remaining())
         return pb.ScoreResponse(
             model=_version(model),
             score=tensors.encode(score),
@@ -53,6 +53,20 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
             threshold=threshold,
             false_alarm_rate=false_alarm_rate,
         )
+
+    async def Decode(self, request: pb.DecodeRequest, context: grpc.aio.ServicerContext) -> pb.DecodeResponse:
+        model = self._engine.get(request.model, request.version)
+        size = model.manifest.embedding_size
+        embeddings = tensors.decode(request, "embedding", [size], self._limits.max_rows)
+        reconstruction = await model.decode(embeddings, context.time_remaining())
+        return pb.DecodeResponse(model=_version(model), reconstruction=tensors.encode(reconstruction))
+
+    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> pb.GenerateResponse:
+        model = self._engine.get(request.model, request.version)
+        tensors.check_count("rows", request.rows, self._limits.max_rows)
+        seed = request.seed if request.HasField("seed") else secrets.randbits(64)
+        rows = await model.generate(request.rows, seed, context.time_remaining())
+        return pb.GenerateResponse(model=_version(model), rows=tensors.encode(rows), seed=seed)
 
     async def GetModel(self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext) -> pb.GetModelResponse:
         model = self._engine.get(request.model, request.version)
@@ -63,16 +77,8 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
     ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=map(_info, self._engine.models()), limits=self._limits)
 
-    async def _run(
-        self,
-        operation: _Operation,
-        model: LiveModel,
-        request: _RowsRequest,
-        context: grpc.aio.ServicerContext,
-    ) -> np.ndarray:
-        tensor = request.tensor if request.HasField("tensor") else None
-        rows = tensors.decode(tensor, model.manifest.row_shape, self._limits.max_rows)
-        return await operation(model, rows, context.time_remaining())
+    def _rows(self, request: Message, model: LiveModel) -> np.ndarray:
+        return tensors.decode(request, "tensor", model.manifest.row_shape, self._limits.max_rows)
 
 
 def _version(model: LiveModel) -> pb.ModelVersion:
@@ -96,4 +102,5 @@ def _info(model: LiveModel) -> pb.ModelInfo:
         ),
         device=model.device,
         created=manifest.provenance.created.isoformat(),
+        prior=manifest.prior or "",
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from hourglass.contract import layout
-from hourglass.contract.manifest import ENCODER, MODEL
+from hourglass.contract.manifest import GRAPHS
 from service import session
 from service.batcher import Batcher
 from service.engine import LiveModel
@@ -63,7 +63,7 @@ class Repository:
 
     def _open(self, name: str, version: int) -> LiveModel:
         started = time.perf_counter()
-        artefact = layout.read(self.root, name, version, files=(MODEL, ENCODER))
+        artefact = layout.read(self.root, name, version, files=tuple(GRAPHS))
         sessions = session.open_model(artefact, self.device, self.threads)
         batchers = {
             file: Batcher(
@@ -75,7 +75,7 @@ class Repository:
             )
             for file, opened in sessions.items()
         }
-        model = LiveModel(name, version, artefact.manifest, self.device, batchers[ENCODER], batchers[MODEL])
+        model = LiveModel(name, version, artefact.manifest, self.device, batchers)
         seconds = time.perf_counter() - started
         self.metrics.model_loaded(model, seconds)
         log.info(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hourglass.contract.layout import Artefact, ArtefactError
-from hourglass.contract.manifest import ENCODER, FLOAT32, GRAPHS, MODEL, Manifest
+from hourglass.contract.manifest import FLOAT32, GRAPHS, INPUT, Manifest
 from service.errors import StartError
 
 # onnxruntime reports its use to its maker unless told not to, from the import on.
@@ -113,40 +113,43 @@ class Session:
 
 
 def open_model(artefact: Artefact, device: str, threads: int) -> dict[str, Session]:
-    """Verified bytes -> sessions of model.onnx and encoder.onnx that have proven themselves, in the order of the
-    design: session, inputs and outputs, warm-up, golden rows. Raises ArtefactError naming the rule that is broken."""
-    manifest = artefact.manifest
+    """Verified bytes -> a session for each graph, which has proven itself: inputs and outputs, warm-up, golden rows.
+
+    Raises ArtefactError naming the rule that is broken.
+    """
+    golden = artefact.manifest.golden
+    rows = {INPUT: golden.input.unpack(), **{name: answer.unpack() for name, answer in golden.outputs.items()}}
     sessions = {}
-    for file in (MODEL, ENCODER):
+    for file, (input_name, _) in GRAPHS.items():
         session = Session(artefact.files[file], device, threads)
-        _check_io(file, session, manifest)
+        _check_io(file, session, artefact.manifest)
+        _check_golden(file, session, artefact.manifest, rows[input_name])
         sessions[file] = session
-    rows = manifest.golden.input.unpack()
-    for file, session in sessions.items():
-        for count in (1, len(rows)):  # the first run of a shape is slow: it must not be a caller's
-            session.run(rows[:count], manifest.graph_outputs(file))
-        _check_golden(file, session, manifest, rows)
     return sessions
 
 
 def _check_io(file: str, session: Session, manifest: Manifest) -> None:
-    shapes = manifest.output_shapes()
-    expected = {GRAPHS[file][0]: manifest.row_shape}, {name: shapes[name] for name in manifest.graph_outputs(file)}
-    for side, found, wanted in zip(("input", "output"), (session.inputs, session.outputs), expected, strict=True):
-        if (side == "input" and found.keys() != wanted.keys()) or not wanted.keys() <= found.keys():
-            raise ArtefactError(f"{file}: its {side}s are {sorted(found)}, not {sorted(wanted)}")
-        for name, row in wanted.items():
+    shapes = {INPUT: manifest.row_shape, **manifest.output_shapes()}
+    for side, found, names in (
+        ("inputs", session.inputs, GRAPHS[file][:1]),
+        ("outputs", session.outputs, manifest.graph_outputs(file)),
+    ):
+        if found.keys() != set(names):
+            raise ArtefactError(f"{file}: its {side} are {sorted(found)}, not {sorted(names)}")
+        for name in names:
             element, shape = found[name]
-            if element != "tensor(float)" or isinstance(shape[0], int) or list(shape[1:]) != row:
-                raise ArtefactError(f"{file}: {side} {name!r} is {element} {shape}, not tensor(float) ['n', *{row}]")
+            if element != "tensor(float)" or isinstance(shape[0], int) or list(shape[1:]) != shapes[name]:
+                wanted = ["n", *shapes[name]]
+                raise ArtefactError(f"{file}: {name!r} is {element} {shape}, not tensor(float) {wanted}")
 
 
 def _check_golden(file: str, session: Session, manifest: Manifest, rows: np.ndarray) -> None:
-    golden = manifest.golden
-    answers = session.run(rows, manifest.graph_outputs(file))
-    for name, answer in answers.items():
-        expected = golden.outputs[name].unpack()
-        tolerance = golden.tolerance[FLOAT32][name]
+    """Also the warm-up: the first run of a shape is slow, and must not be a caller's."""
+    names = manifest.graph_outputs(file)
+    session.run(rows[:1], names)
+    for name, answer in session.run(rows, names).items():
+        expected = manifest.golden.outputs[name].unpack()
+        tolerance = manifest.golden.tolerance[FLOAT32][name]
         if not np.allclose(answer, expected, rtol=tolerance.rtol, atol=tolerance.atol):
             difference = float(np.max(np.abs(answer - expected)))
             raise ArtefactError(f"{file}: golden rows: {name} differs by up to {difference:.3g} on this machine")

@@ -6,66 +6,68 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from google.protobuf.message import Message
 
 from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 
-FIELD = "tensor"
 _DTYPE = np.dtype("<f4")
 
 
-def decode(tensor: pb.Tensor | None, row_shape: Sequence[int], max_rows: int) -> np.ndarray:
+def decode(request: Message, field: str, row_shape: Sequence[int], max_rows: int) -> np.ndarray:
     """The caller's rows, float32 [n, *row_shape], as a read-only view of the received bytes.
 
     Everything is checked before anything of the claimed size is allocated. Raises InvalidInput naming field and row.
     """
-    if tensor is None:
-        raise InvalidInput("no rows: set `tensor`", reason="EMPTY", field=FIELD)
+    if not request.HasField(field):
+        raise InvalidInput(f"no rows: set `{field}`", reason="EMPTY", field=field)
+    tensor: pb.Tensor = getattr(request, field)
     if tensor.data_type != pb.DATA_TYPE_FLOAT32:
         given = pb.DataType.Name(tensor.data_type) if tensor.data_type in pb.DataType.values() else tensor.data_type
         raise InvalidInput(
             f"data_type is {given}; the model takes DATA_TYPE_FLOAT32",
             reason="BAD_DTYPE",
-            field=f"{FIELD}.data_type",
+            field=f"{field}.data_type",
         )
-    rows = _check_shape(list(tensor.shape), list(row_shape), max_rows)
+    rows = _check_shape(f"{field}.shape", list(tensor.shape), list(row_shape), max_rows)
     expected = rows * math.prod(row_shape) * _DTYPE.itemsize
     data = tensor.data  # read once: each access copies the bytes out of the message
     if len(data) != expected:
         raise InvalidInput(
             f"data has {len(data)} bytes; shape {list(tensor.shape)} of float32 takes {expected}",
             reason="SHAPE_MISMATCH",
-            field=f"{FIELD}.data",
+            field=f"{field}.data",
         )
     values = np.frombuffer(data, dtype=_DTYPE).reshape(rows, *row_shape)
-    _check_finite(values)
+    _check_finite(field, values)
     return values
 
 
-def _check_shape(shape: list[int], row_shape: list[int], max_rows: int) -> int:
+def _check_shape(field: str, shape: list[int], row_shape: list[int], max_rows: int) -> int:
     if shape[1:] != row_shape or not shape:
         expected = ", ".join(["n", *map(str, row_shape)])
         shown = shape if len(shape) <= 8 else f"of {len(shape)} dimensions"
-        raise InvalidInput(
-            f"shape is {shown}; the model takes [{expected}]", reason="SHAPE_MISMATCH", field=f"{FIELD}.shape"
-        )
+        raise InvalidInput(f"shape is {shown}; the model takes [{expected}]", reason="SHAPE_MISMATCH", field=field)
     rows = shape[0]
     if rows < 0:
-        raise InvalidInput(
-            f"shape is {shape}: a negative number of rows", reason="SHAPE_MISMATCH", field=f"{FIELD}.shape"
-        )
-    if rows == 0:
-        raise InvalidInput("no rows: the first dimension is 0", reason="EMPTY", field=f"{FIELD}.shape")
+        raise InvalidInput(f"shape is {shape}: a negative number of rows", reason="SHAPE_MISMATCH", field=field)
+    check_count(field, rows, max_rows)
+    return rows
+
+
+def check_count(field: str, rows: int, max_rows: int) -> None:
+    """Raises InvalidInput when there is no row, or more than one request may have."""
+    if rows < 1:
+        raise InvalidInput(f"no rows: {rows} of them", reason="EMPTY", field=field)
     if rows > max_rows:
         raise InvalidInput(
             f"{rows} rows in one request; at most {max_rows}: send several requests",
             reason="TOO_MANY_ROWS",
-            field=f"{FIELD}.shape",
+            field=field,
         )
-    return rows
 
 
-def _check_finite(values: np.ndarray) -> None:
+def _check_finite(field: str, values: np.ndarray) -> None:
     if all_finite(values):
         return
     flat = values.reshape(len(values), -1)
@@ -74,7 +76,7 @@ def _check_finite(values: np.ndarray) -> None:
     raise InvalidInput(
         f"row {row}, feature {where} is {flat[row, feature]}; the model does not take missing or infinite values",
         reason="NON_FINITE",
-        field=FIELD,
+        field=field,
         row=row,
     )
 

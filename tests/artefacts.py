@@ -17,6 +17,7 @@ from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import (
     DECODER,
     EMBEDDING,
+    EMBEDDING_STDDEV,
     ENCODER,
     FEATURE_ERROR,
     FLOAT32,
@@ -38,25 +39,38 @@ from hourglass.contract.manifest import (
 
 @dataclass(frozen=True)
 class Linear:
-    """embedding = x W, reconstruction = x W Wᵀ, score = mean squared error."""
+    """embedding = x W, reconstruction = x W Wᵀ, score = mean squared error; with a prior, stddev = |embedding| + 1."""
 
     weights: np.ndarray
+    prior: bool = False
 
     @classmethod
-    def random(cls, width: int = 4, embedding_size: int = 2, seed: int = 0) -> Linear:
+    def random(cls, width: int = 4, embedding_size: int = 2, seed: int = 0, prior: bool = False) -> Linear:
         rng = np.random.default_rng(seed)
-        return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32))
+        return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32), prior)
 
     def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         embedding = rows @ self.weights
         reconstruction = embedding @ self.weights.T
         error = (rows - reconstruction) ** 2
-        return {EMBEDDING: embedding, RECONSTRUCTION: reconstruction, SCORE: error.mean(axis=1), FEATURE_ERROR: error}
+        answers = {
+            EMBEDDING: embedding,
+            RECONSTRUCTION: reconstruction,
+            SCORE: error.mean(axis=1),
+            FEATURE_ERROR: error,
+        }
+        return {**answers, EMBEDDING_STDDEV: np.abs(embedding) + 1} if self.prior else answers
 
     def graphs(self, work: int = 0) -> dict[str, bytes]:
         """The three graphs. `work`: that many multiplications with a 512 x 512 matrix a row are done for nothing."""
         w, wt = numpy_helper.from_array(self.weights, "w"), numpy_helper.from_array(self.weights.T.copy(), "wt")
-        encode = helper.make_node("MatMul", [INPUT, "w"], [EMBEDDING])
+        encode = [helper.make_node("MatMul", [INPUT, "w"], [EMBEDDING])]
+        one = numpy_helper.from_array(np.ones(1, dtype=np.float32), "one")
+        if self.prior:
+            encode += [
+                helper.make_node("Abs", [EMBEDDING], ["size"]),
+                helper.make_node("Add", ["size", "one"], [EMBEDDING_STDDEV]),
+            ]
         decode = helper.make_node("MatMul", [EMBEDDING, "wt"], [RECONSTRUCTION])
         score = [
             helper.make_node("Sub", [INPUT, RECONSTRUCTION], ["residual"]),
@@ -66,21 +80,18 @@ class Linear:
         axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")
         wasted, initializers = _waste(work, self.weights.shape[0])
         return {
-            MODEL: self._graph(MODEL, [encode, decode, *score, *wasted], [w, wt, axes, *initializers]),
-            ENCODER: self._graph(ENCODER, [encode], [w]),
+            MODEL: self._graph(MODEL, [*encode, decode, *score, *wasted], [w, wt, axes, one, *initializers]),
+            ENCODER: self._graph(ENCODER, encode, [w, one]),
             DECODER: self._graph(DECODER, [decode], [wt]),
         }
 
     def _graph(self, file: str, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> bytes:
-        width, embedding_size = self.weights.shape
-        shapes = {
-            INPUT: [width],
-            EMBEDDING: [embedding_size],
-            RECONSTRUCTION: [width],
-            SCORE: [],
-            FEATURE_ERROR: [width],
-        }
+        row, embedding = [self.weights.shape[0]], [self.weights.shape[1]]
+        shapes = {INPUT: row, RECONSTRUCTION: row, FEATURE_ERROR: row, SCORE: []}
+        shapes |= {EMBEDDING: embedding, EMBEDDING_STDDEV: embedding}
         input_name, outputs = GRAPHS[file]
+        if self.prior and EMBEDDING in outputs:
+            outputs = (*outputs, EMBEDDING_STDDEV)
 
         def value(name: str) -> onnx.ValueInfoProto:
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shapes[name]])
@@ -122,12 +133,13 @@ def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None 
         name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in graphs.items()
     }
     return Manifest(
-        variant="basic",
+        variant="vae" if model.prior else "basic",
         files=entries,
         row_shape=[width],
         columns=None if columns is None else [Column(name=name, type="numeric") for name in columns],
         embedding_size=model.weights.shape[1],
         embedding_space_id=entries[ENCODER].sha256[:16],
+        prior="standard_normal" if model.prior else None,
         score=ScoreDefinition(name="mean_squared_error", formula="mean over features of (x - reconstruction)^2"),
         calibration=Calibration.from_scores(model.answers(calibration_rows)[SCORE], 0.05),
         golden=GoldenRows(

@@ -37,22 +37,26 @@ class ModelVersion(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., embedding_space_id: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "version", "tensor")
+    __slots__ = ("model", "version", "tensor", "with_stddev")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    WITH_STDDEV_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     tensor: Tensor
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    with_stddev: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., with_stddev: bool = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("model", "embedding")
+    __slots__ = ("model", "embedding", "embedding_stddev")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_STDDEV_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     embedding: Tensor
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    embedding_stddev: Tensor
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ..., embedding_stddev: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class DenoiseRequest(_message.Message):
     __slots__ = ("model", "version", "tensor")
@@ -100,6 +104,46 @@ class ScoreResponse(_message.Message):
     false_alarm_rate: float
     def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., score: _Optional[_Union[Tensor, _Mapping]] = ..., p_value: _Optional[_Union[Tensor, _Mapping]] = ..., is_anomaly: _Optional[_Union[Tensor, _Mapping]] = ..., threshold: _Optional[float] = ..., false_alarm_rate: _Optional[float] = ...) -> None: ...
 
+class DecodeRequest(_message.Message):
+    __slots__ = ("model", "version", "embedding")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    embedding: Tensor
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class DecodeResponse(_message.Message):
+    __slots__ = ("model", "reconstruction")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RECONSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    model: ModelVersion
+    reconstruction: Tensor
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., reconstruction: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("model", "version", "rows", "seed")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    rows: int
+    seed: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., rows: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("model", "rows", "seed")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    model: ModelVersion
+    rows: Tensor
+    seed: int
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., rows: _Optional[_Union[Tensor, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+
 class GetModelRequest(_message.Message):
     __slots__ = ("model", "version")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -129,7 +173,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("model", "variant", "row_shape", "columns", "embedding_size", "score_definition", "calibration", "device", "created")
+    __slots__ = ("model", "variant", "row_shape", "columns", "embedding_size", "score_definition", "calibration", "device", "created", "prior")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     ROW_SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +183,7 @@ class ModelInfo(_message.Message):
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     variant: str
     row_shape: _containers.RepeatedScalarFieldContainer[int]
@@ -148,7 +193,8 @@ class ModelInfo(_message.Message):
     calibration: Calibration
     device: str
     created: str
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., variant: _Optional[str] = ..., row_shape: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[str]] = ..., embedding_size: _Optional[int] = ..., score_definition: _Optional[str] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., device: _Optional[str] = ..., created: _Optional[str] = ...) -> None: ...
+    prior: str
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., variant: _Optional[str] = ..., row_shape: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[str]] = ..., embedding_size: _Optional[int] = ..., score_definition: _Optional[str] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., device: _Optional[str] = ..., created: _Optional[str] = ..., prior: _Optional[str] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("rows", "false_alarm_rate", "threshold")

@@ -34,7 +34,7 @@ class AutoencoderStub(object):
     UNAUTHENTICATED     BAD_CREDENTIAL    the server asks for a bearer token: none or a wrong one came
     INTERNAL            INTERNAL_ERROR    a fault of the server; the message carries an id that is in its log
 
-    Errors that Embed, Denoise and Score may answer besides
+    Errors that Embed, Denoise, Score, Decode and Generate may answer besides
     INVALID_ARGUMENT    BAD_DTYPE         the tensor's data type is not the one the model takes
     SHAPE_MISMATCH    the shape is not [n, ...row shape], or does not fit the number of bytes
     EMPTY             no rows, or no tensor
@@ -68,6 +68,16 @@ class AutoencoderStub(object):
                 request_serializer=hourglass_dot_v1_dot_autoencoder__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.Decode = channel.unary_unary(
+                '/hourglass.v1.Autoencoder/Decode',
+                request_serializer=hourglass_dot_v1_dot_autoencoder__pb2.DecodeRequest.SerializeToString,
+                response_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.DecodeResponse.FromString,
+                _registered_method=True)
+        self.Generate = channel.unary_unary(
+                '/hourglass.v1.Autoencoder/Generate',
+                request_serializer=hourglass_dot_v1_dot_autoencoder__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.GenerateResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/hourglass.v1.Autoencoder/GetModel',
                 request_serializer=hourglass_dot_v1_dot_autoencoder__pb2.GetModelRequest.SerializeToString,
@@ -89,7 +99,7 @@ class AutoencoderServicer(object):
     UNAUTHENTICATED     BAD_CREDENTIAL    the server asks for a bearer token: none or a wrong one came
     INTERNAL            INTERNAL_ERROR    a fault of the server; the message carries an id that is in its log
 
-    Errors that Embed, Denoise and Score may answer besides
+    Errors that Embed, Denoise, Score, Decode and Generate may answer besides
     INVALID_ARGUMENT    BAD_DTYPE         the tensor's data type is not the one the model takes
     SHAPE_MISMATCH    the shape is not [n, ...row shape], or does not fit the number of bytes
     EMPTY             no rows, or no tensor
@@ -120,6 +130,21 @@ class AutoencoderServicer(object):
         """Rows -> anomaly scores, conformal p-values, and verdicts at a false-alarm rate.
         Further errors: INVALID_ARGUMENT BAD_FALSE_ALARM_RATE (outside (0, 1), or smaller than the model's calibration
         can promise: the message says the smallest).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decode(self, request, context):
+        """Embeddings -> the rows they stand for: the second half of Denoise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Generate(self, request, context):
+        """New rows, drawn from what the model has learned. Only models with a prior can: `ModelInfo.prior`.
+        Further errors: FAILED_PRECONDITION NO_PRIOR.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +182,16 @@ def add_AutoencoderServicer_to_server(servicer, server):
                     request_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.ScoreRequest.FromString,
                     response_serializer=hourglass_dot_v1_dot_autoencoder__pb2.ScoreResponse.SerializeToString,
             ),
+            'Decode': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decode,
+                    request_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.DecodeRequest.FromString,
+                    response_serializer=hourglass_dot_v1_dot_autoencoder__pb2.DecodeResponse.SerializeToString,
+            ),
+            'Generate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Generate,
+                    request_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.GenerateRequest.FromString,
+                    response_serializer=hourglass_dot_v1_dot_autoencoder__pb2.GenerateResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.GetModelRequest.FromString,
@@ -184,7 +219,7 @@ class Autoencoder(object):
     UNAUTHENTICATED     BAD_CREDENTIAL    the server asks for a bearer token: none or a wrong one came
     INTERNAL            INTERNAL_ERROR    a fault of the server; the message carries an id that is in its log
 
-    Errors that Embed, Denoise and Score may answer besides
+    Errors that Embed, Denoise, Score, Decode and Generate may answer besides
     INVALID_ARGUMENT    BAD_DTYPE         the tensor's data type is not the one the model takes
     SHAPE_MISMATCH    the shape is not [n, ...row shape], or does not fit the number of bytes
     EMPTY             no rows, or no tensor
@@ -268,6 +303,60 @@ class Autoencoder(object):
             '/hourglass.v1.Autoencoder/Score',
             hourglass_dot_v1_dot_autoencoder__pb2.ScoreRequest.SerializeToString,
             hourglass_dot_v1_dot_autoencoder__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hourglass.v1.Autoencoder/Decode',
+            hourglass_dot_v1_dot_autoencoder__pb2.DecodeRequest.SerializeToString,
+            hourglass_dot_v1_dot_autoencoder__pb2.DecodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Generate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hourglass.v1.Autoencoder/Generate',
+            hourglass_dot_v1_dot_autoencoder__pb2.GenerateRequest.SerializeToString,
+            hourglass_dot_v1_dot_autoencoder__pb2.GenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,6 +21,7 @@ from tests import artefacts, wire
 from tests.processes import Serve
 
 OLD, NEW = artefacts.Linear.random(seed=1), artefacts.Linear.random(seed=2)
+SAMPLER = artefacts.Linear.random(seed=4, prior=True)
 HEAVY = artefacts.Linear.random(width=8, embedding_size=3, seed=3)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -39,6 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     artefacts.publish(exported, "line", OLD)
     artefacts.publish(exported, "line", NEW)
     artefacts.publish(exported, "heavy", HEAVY, work=40, columns=[f"sensor{i}" for i in range(8)])
+    artefacts.publish(exported, "sampler", SAMPLER)
     server = Serve(exported).wait_ready()
     with grpc.insecure_channel(server.address) as channel:
         yield Running(server, exported, channel, wire.stub(channel))
@@ -64,6 +66,42 @@ def test_the_three_rpcs_answer_the_closed_form(running: Running, n: int) -> None
     np.testing.assert_array_equal(wire.values(scored.p_value), calibration.p_values(score).astype("f4"))
     assert (scored.false_alarm_rate, scored.threshold) == (0.05, calibration.threshold(0.05))
     np.testing.assert_array_equal(wire.values(scored.is_anomaly), score > calibration.threshold(0.05))
+
+
+def test_decode_is_the_second_half_of_denoise(running: Running) -> None:
+    x = rows(9)
+    embedding = running.stub.Embed(pb.EmbedRequest(model="line", tensor=wire.tensor(x))).embedding
+    decoded = running.stub.Decode(pb.DecodeRequest(model="line", embedding=embedding))
+    denoised = running.stub.Denoise(pb.DenoiseRequest(model="line", tensor=wire.tensor(x)))
+    np.testing.assert_allclose(wire.values(decoded.reconstruction), NEW.answers(x)["reconstruction"], atol=1e-5)
+    np.testing.assert_allclose(wire.values(decoded.reconstruction), wire.values(denoised.reconstruction), rtol=1e-5)
+
+
+def test_a_model_with_a_prior_says_how_sure_it_is(running: Running) -> None:
+    x = rows(5)
+    for asked in (False, True):
+        answer = running.stub.Embed(pb.EmbedRequest(model="sampler", tensor=wire.tensor(x), with_stddev=asked))
+        np.testing.assert_allclose(wire.values(answer.embedding), SAMPLER.answers(x)["embedding"], atol=1e-5)
+        assert answer.HasField("embedding_stddev") is asked
+    np.testing.assert_allclose(wire.values(answer.embedding_stddev), SAMPLER.answers(x)["embedding_stddev"], atol=1e-5)
+
+
+def test_rows_are_drawn_from_the_prior_by_seed(running: Running) -> None:
+    def generate(n: int, **seed: int) -> pb.GenerateResponse:
+        return running.stub.Generate(pb.GenerateRequest(model="sampler", rows=n, **seed))
+
+    one = generate(1000, seed=7)
+    assert wire.values(one.rows).shape == (1000, 4)
+    assert one.seed == 7
+    assert generate(1000, seed=7).rows == one.rows
+    assert generate(1000, seed=8).rows != one.rows
+    unseeded = generate(3)
+    assert generate(3, seed=unseeded.seed).rows == unseeded.rows
+    assert generate(3).seed != unseeded.seed
+    # z ~ N(0, I) decoded linearly: the rows' covariance is W Wᵀ.
+    many = np.concatenate([wire.values(generate(1024, seed=seed).rows) for seed in range(20)])
+    np.testing.assert_allclose(np.cov(many.T), SAMPLER.weights @ SAMPLER.weights.T, atol=0.05)
+    np.testing.assert_allclose(many.mean(axis=0), 0, atol=0.05)
 
 
 def test_bare_onnxruntime_gives_the_servers_numbers(running: Running) -> None:
@@ -97,7 +135,13 @@ def test_a_caller_may_set_the_false_alarm_rate(running: Running) -> None:
 
 def test_models_describe_themselves(running: Running) -> None:
     listed = running.stub.ListModels(pb.ListModelsRequest())
-    assert [(m.model.name, m.model.version) for m in listed.models] == [("heavy", 1), ("line", 2), ("line", 1)]
+    assert [(m.model.name, m.model.version) for m in listed.models] == [
+        ("heavy", 1),
+        ("line", 2),
+        ("line", 1),
+        ("sampler", 1),
+    ]
+    assert [m.prior for m in listed.models] == ["", "", "", "standard_normal"]
     heavy = listed.models[0]
     assert list(heavy.columns) == [f"sensor{i}" for i in range(8)]
     assert (list(heavy.row_shape), heavy.embedding_size, heavy.variant, heavy.device) == ([8], 3, "basic", "cpu")

@@ -67,7 +67,7 @@ BAD_TENSORS = {
     "bytes missing": (raw([2, 4], 31), "SHAPE_MISMATCH", "31 bytes; shape .* takes 32"),
     "bytes too many": (raw([2, 4], 36), "SHAPE_MISMATCH", "36 bytes"),
     "no bytes": (raw([2, 4], 0), "SHAPE_MISMATCH", "0 bytes"),
-    "zero rows": (raw([0, 4], 0), "EMPTY", "first dimension is 0"),
+    "zero rows": (raw([0, 4], 0), "EMPTY", "no rows: 0 of them"),
     "too many rows": (raw([101, 4], 1616), "TOO_MANY_ROWS", "101 rows in one request; at most 100"),
     "2^62 rows": (raw([2**62, 4], 32), "TOO_MANY_ROWS", str(2**62)),
     "NaN": (wire.tensor(with_value(math.nan, 1, 2)), "NON_FINITE", "row 1, feature 2 is nan"),
@@ -88,6 +88,35 @@ def test_a_bad_tensor_is_refused_naming_what_is_wrong(stub: Any, rpc: str, kind:
         raise AssertionError(refused.message)
     if reason == "NON_FINITE":
         assert refused.metadata["row"] == refused.message.split(",")[0].removeprefix("row ")
+
+
+def test_what_a_model_cannot_do_is_refused(stub: Any) -> None:
+    for rpc, request in (
+        (stub.Generate, pb.GenerateRequest(model="line", rows=3)),
+        (stub.Embed, pb.EmbedRequest(model="line", tensor=wire.tensor(GOOD), with_stddev=True)),
+    ):
+        refused = wire.failure(rpc, request)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_PRIOR")
+        assert "basic autoencoder" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"), [(0, "EMPTY"), (-1, "EMPTY"), (101, "TOO_MANY_ROWS"), (2**62, "TOO_MANY_ROWS")]
+)
+def test_a_number_of_rows_nobody_can_draw_is_refused(stub: Any, rows: int, reason: str) -> None:
+    refused = wire.failure(stub.Generate, pb.GenerateRequest(model="line", rows=rows))
+    assert (refused.code, refused.reason, refused.metadata["field"]) == (INVALID, reason, "rows")
+
+
+def test_a_bad_embedding_is_refused(stub: Any) -> None:
+    for tensor, reason in (
+        (None, "EMPTY"),
+        (wire.tensor(GOOD), "SHAPE_MISMATCH"),
+        (wire.tensor(np.full((1, 2), np.nan, dtype=np.float32)), "NON_FINITE"),
+    ):
+        refused = wire.failure(stub.Decode, pb.DecodeRequest(model="line", embedding=tensor))
+        assert (refused.code, refused.reason) == (INVALID, reason)
+        assert refused.metadata["field"].startswith("embedding")
 
 
 @pytest.mark.parametrize("name", ["", "other", "LINE", "../line", "line/1", "a" * 10_000, "li\x00ne", "%s%n", "line "])
