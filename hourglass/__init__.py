@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hourglass.client import AsyncClient, Client
     from hourglass.errors import HourglassError
-    from hourglass.messages import Calibration, Embeddings, ModelInfo, ModelVersion, Reconstructions, Scores
+    from hourglass.messages import (
+        Calibration,
+        Embeddings,
+        Generated,
+        ModelInfo,
+        ModelVersion,
+        Reconstructions,
+        Scores,
+    )
 
 __all__ = [
     "AsyncClient",
     "Calibration",
     "Client",
     "Embeddings",
+    "Generated",
     "HourglassError",
     "ModelInfo",
     "ModelVersion",

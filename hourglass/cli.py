@@ -1,4 +1,4 @@
-"""hourglass models | embed | denoise | score: files in, files out, through a server."""
+"""hourglass models | embed | denoise | score | generate: files in, files out, through a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,9 @@ from rich.table import Table
 
 from hourglass.client import Client
 from hourglass.errors import HourglassError
-from hourglass.files import ArrayWriter, FileError, RowFile, TableWriter, open_rows
+from hourglass.files import ArrayWriter, FileError, TableWriter, open_rows
 from hourglass.messages import ModelInfo
-from hourglass.outputs import DenoiseOutput, EmbedOutput, Output, ScoreOutput
+from hourglass.outputs import DenoiseOutput, EmbedOutput, GenerateOutput, Output, ScoreOutput
 from hourglass.selection import Selection, select
 
 _WIDTH = 100
@@ -85,11 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--token-file", metavar="FILE", help="a bearer token")
     group.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="of each message (default 30)")
 
+    model = _Parser(add_help=False)
+    model.add_argument("--model", metavar="NAME", required=True)
+    model.add_argument("--version", metavar="V", type=int, help="default: the newest")
+    model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
     rows = _Parser(add_help=False)
     rows.add_argument("file", metavar="FILE", type=Path, help=".csv(.gz), .parquet, .npy, .npz, idx(.gz), PNG folder")
-    rows.add_argument("--model", metavar="NAME", required=True)
-    rows.add_argument("--version", metavar="V", type=int, help="default: the newest")
-    rows.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
     rows.add_argument("--id", metavar="COLUMN", help="a column to copy to the output, before the others")
 
     parser = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
@@ -100,13 +101,23 @@ def _parser() -> argparse.ArgumentParser:
         ("denoise", "each row's own columns, denoised"),
         ("score", "anomaly score, p-value and verdict of each row"),
     ):
-        command = commands.add_parser(name, parents=[rows, connection], help=purpose)
+        command = commands.add_parser(name, parents=[rows, model, connection], help=purpose)
         command.set_defaults(command=_rows, name=name, false_alarm_rate=None)
         if name == "score":
             command.add_argument(
                 "--false-alarm-rate", metavar="A", type=float, help="share of normal rows that may be called anomalies"
             )
+    generate = commands.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
+    generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
+    generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
+    generate.set_defaults(command=_generate)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
+    return int(text)
 
 
 def _client(args: argparse.Namespace) -> Client:
@@ -151,37 +162,64 @@ def _rows(client: Client, args: argparse.Namespace) -> None:
     if len(set(schema.names)) < len(schema):
         raise UsageError(f"the output has a column {args.id!r} already: leave out --id, or rename it in the file")
     size = client.rows_per_message(args.model, model.model.version)
+    waiting: deque[pa.Array | None] = deque()
+
+    def batches() -> Iterator[np.ndarray]:
+        for batch in file.batches(size):
+            waiting.append(None if args.id is None else batch.column(args.id))
+            yield selection.take(batch)
+
+    answers = ((answer, waiting.popleft()) for answer in output.ask(client, batches()))
+    _deliver(answers, output, schema, args.out, lambda rows: file.read_share)
+
+
+def _generate(client: Client, args: argparse.Namespace) -> None:
+    _check_suffix(args.out)
+    model = client.model(args.model, args.version)
+    output = GenerateOutput(model, list(model.columns) or _unnamed(model), args.rows, args.seed)
+    answers = ((answer, None) for answer in output.ask(client))
+    _deliver(answers, output, output.schema, args.out, lambda rows: rows / max(args.rows, 1))
+
+
+def _deliver(
+    answers: Iterable[tuple[Any, pa.Array | None]],
+    output: Output[Any],
+    schema: pa.Schema,
+    out: Path | None,
+    share: Callable[[int], float],
+) -> None:
+    """Write answers and their rows' ids, then show what there is to see. share: how much is done after so many rows."""
     with ExitStack() as stack:
-        write = _writer(stack, args.out, output, schema)
-        advance = stack.enter_context(_progress(file))
-        waiting: deque[pa.Array | None] = deque()
-
-        def batches() -> Iterator[np.ndarray]:
-            for batch in file.batches(size):
-                waiting.append(None if args.id is None else batch.column(args.id))
-                yield selection.take(batch)
-
-        for answer in output.ask(client, batches()):
-            ids = waiting.popleft()
+        write = _writer(stack, out, output, schema)
+        advance = stack.enter_context(_progress(share))
+        for answer, ids in answers:
             write(answer, ids)
             output.see(answer, ids)
             advance(len(output.numbers(answer)))
     console = _console()
-    output.show(console, rows=args.out is None)
-    if args.out is not None:
-        console.print(f"written to {args.out}", soft_wrap=True)
+    output.show(console, rows=out is None)
+    if out is not None:
+        console.print(f"written to {out}", soft_wrap=True)
 
 
 def _check_out(args: argparse.Namespace) -> None:
     out: Path | None = args.out
+    _check_suffix(out)
     if out is None:
         return
-    if out.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"--out {out}: its name must end in {', '.join(_SUFFIXES)}")
     if args.id is not None and out.suffix.lower() == ".npy":
         raise UsageError("--id: an .npy holds only the numbers: write .parquet or .csv")
     if out.exists() and args.file.exists() and out.samefile(args.file):
         raise UsageError(f"--out {out} is the input: name another file")
+
+
+def _check_suffix(out: Path | None) -> None:
+    if out is not None and out.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"--out {out}: its name must end in {', '.join(_SUFFIXES)}")
+
+
+def _unnamed(model: ModelInfo) -> list[str]:
+    return [f"c{i}" for i in range(math.prod(model.row_shape))]
 
 
 def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) -> Output[Any]:
@@ -189,8 +227,7 @@ def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) ->
         return ScoreOutput(model, args.false_alarm_rate)
     if args.name == "embed":
         return EmbedOutput(model)
-    names = selection.columns or [f"c{i}" for i in range(math.prod(model.row_shape))]
-    return DenoiseOutput(model, model.row_shape, list(names))
+    return DenoiseOutput(model, model.row_shape, list(selection.columns or _unnamed(model)))
 
 
 def _writer(stack: ExitStack, out: Path | None, output: Output[Any], schema: pa.Schema) -> Any:
@@ -219,8 +256,8 @@ def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def _progress(file: RowFile) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr: share of the file, rows, rows/s, time left; nothing where nobody watches. Takes new rows."""
+def _progress(share: Callable[[int], float]) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr: share that is done, rows, rows/s, time left; nothing where nobody watches. Takes new rows."""
     console = _console(stderr=True)
     speed = TextColumn("{task.fields[rows]:,} rows  {task.fields[speed]:,.0f} rows/s")
     columns = (BarColumn(), TaskProgressColumn(), speed, TimeRemainingColumn())
@@ -231,6 +268,6 @@ def _progress(file: RowFile) -> Iterator[Callable[[int], None]]:
         def advance(rows: int) -> None:
             nonlocal done
             done += rows
-            bar.update(task, completed=file.read_share, rows=done, speed=done / max(time.monotonic() - start, 1e-9))
+            bar.update(task, completed=share(done), rows=done, speed=done / max(time.monotonic() - start, 1e-9))
 
         yield advance

@@ -22,7 +22,7 @@ import numpy as np
 from hourglass import messages, steps
 from hourglass.connection import Connection
 from hourglass.errors import from_rpc
-from hourglass.messages import Embeddings, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 from hourglass.steps import Ask, Give, Start, Steps, Wait
 from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
 
@@ -82,10 +82,11 @@ class Client(_Base):
         """What a model takes and gives; the newest version unless one is named."""
         return ModelInfo.decode(self._only(steps.get_model(name, version)).model)
 
-    def embed(self, model: str, rows: Any, *, version: int | None = None) -> Embeddings:
-        """rows: array-like [n, ...row shape], n >= 1, in the units of the training data."""
+    def embed(self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False) -> Embeddings:
+        """rows: array-like [n, ...row shape], n >= 1, in the units of the training data. with_stddev: also how sure
+        each number is, of models with a prior."""
         pieces = self._split(model, rows, version)
-        return Embeddings.join(list(self.embed_batches(model, pieces, version=version)))
+        return Embeddings.join(list(self.embed_batches(model, pieces, version=version, with_stddev=with_stddev)))
 
     def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
@@ -101,12 +102,29 @@ class Client(_Base):
         pieces = self._split(model, rows, version)
         return Scores.join(list(self.score_batches(model, pieces, version=version, false_alarm_rate=false_alarm_rate)))
 
-    def embed_batches(self, model: str, batches: Iterable[Any], *, version: int | None = None) -> Iterator[Embeddings]:
+    def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
+        """embeddings: array-like [n, embedding size], of the model's own embedding space -> the rows they stand for."""
+        pieces = self._split(model, embeddings, version)
+        return Reconstructions.join(list(self._carry_out(steps.call(steps.DECODE, model, pieces, version))))
+
+    def generate(self, model: str, rows: int, *, seed: int | None = None, version: int | None = None) -> Generated:
+        """New rows, drawn from the model's prior. seed: the same one gives the same rows; None: the server's choice."""
+        return Generated.join(list(self.generate_batches(model, rows, seed=seed, version=version)))
+
+    def generate_batches(
+        self, model: str, rows: int, *, seed: int | None = None, version: int | None = None
+    ) -> Iterator[Generated]:
+        """As `generate`, message by message: for more rows than fit in memory."""
+        return self._carry_out(steps.generate(model, rows, seed, self.rows_per_message(model, version), version))
+
+    def embed_batches(
+        self, model: str, batches: Iterable[Any], *, version: int | None = None, with_stddev: bool = False
+    ) -> Iterator[Embeddings]:
         """One answer for each batch, in order, while later batches are under way: for data larger than memory.
 
         Each batch is one message: at most `rows_per_message` rows.
         """
-        return self._carry_out(steps.call(steps.EMBED, model, batches, version))
+        return self._carry_out(steps.call(steps.EMBED, model, batches, version, with_stddev=with_stddev))
 
     def denoise_batches(
         self, model: str, batches: Iterable[Any], *, version: int | None = None
@@ -191,9 +209,12 @@ class AsyncClient(_Base):
     async def model(self, name: str, version: int | None = None) -> ModelInfo:
         return ModelInfo.decode((await self._only(steps.get_model(name, version))).model)
 
-    async def embed(self, model: str, rows: Any, *, version: int | None = None) -> Embeddings:
+    async def embed(
+        self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False
+    ) -> Embeddings:
         pieces = await self._split(model, rows, version)
-        return Embeddings.join([part async for part in self.embed_batches(model, pieces, version=version)])
+        answers = self.embed_batches(model, pieces, version=version, with_stddev=with_stddev)
+        return Embeddings.join([part async for part in answers])
 
     async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
         pieces = await self._split(model, rows, version)
@@ -206,10 +227,22 @@ class AsyncClient(_Base):
         answers = self.score_batches(model, pieces, version=version, false_alarm_rate=false_alarm_rate)
         return Scores.join([part async for part in answers])
 
+    async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
+        pieces = await self._split(model, embeddings, version)
+        answers = self._carry_out(steps.call(steps.DECODE, model, pieces, version))
+        return Reconstructions.join([part async for part in answers])
+
+    async def generate(
+        self, model: str, rows: int, *, seed: int | None = None, version: int | None = None
+    ) -> Generated:
+        size = await self.rows_per_message(model, version)
+        answers = self._carry_out(steps.generate(model, rows, seed, size, version))
+        return Generated.join([part async for part in answers])
+
     def embed_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None
+        self, model: str, batches: Iterable[Any], *, version: int | None = None, with_stddev: bool = False
     ) -> AsyncIterator[Embeddings]:
-        return self._carry_out(steps.call(steps.EMBED, model, batches, version))
+        return self._carry_out(steps.call(steps.EMBED, model, batches, version, with_stddev=with_stddev))
 
     def denoise_batches(
         self, model: str, batches: Iterable[Any], *, version: int | None = None

@@ -51,6 +51,8 @@ class ModelInfo:
     calibration: Calibration
     device: str
     created: str
+    prior: str
+    """How embeddings are distributed a priori: "standard_normal", or "" where nothing can be generated."""
 
     @classmethod
     def decode(cls, message: pb.ModelInfo) -> Self:
@@ -65,6 +67,7 @@ class ModelInfo:
             calibration=Calibration(calibration.rows, calibration.false_alarm_rate, calibration.threshold),
             device=message.device,
             created=message.created,
+            prior=message.prior,
         )
 
 
@@ -78,20 +81,44 @@ class _Values:
         return cls(np.concatenate([part.values for part in parts]), parts[0].model)
 
 
+@dataclass(frozen=True)
 class Embeddings(_Values):
-    """values: float32 [n, embedding size]."""
+    """values: float32 [n, embedding size]. stddev: the same shape, how sure each number is; None if not asked for."""
+
+    stddev: np.ndarray | None = None
 
     @classmethod
     def decode(cls, answer: pb.EmbedResponse, rows: int) -> Self:
-        return cls(_array(answer.embedding, rows), _version(answer.model))
+        stddev = _array(answer.embedding_stddev, rows) if answer.HasField("embedding_stddev") else None
+        return cls(_array(answer.embedding, rows), _version(answer.model), stddev)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        stddevs = [part.stddev for part in parts if part.stddev is not None]
+        return replace(super().join(parts), stddev=np.concatenate(stddevs) if stddevs else None)
 
 
 class Reconstructions(_Values):
     """values: float32, the shape and the units of the rows."""
 
     @classmethod
-    def decode(cls, answer: pb.DenoiseResponse, rows: int) -> Self:
+    def decode(cls, answer: pb.DenoiseResponse | pb.DecodeResponse, rows: int) -> Self:
         return cls(_array(answer.reconstruction, rows), _version(answer.model))
+
+
+@dataclass(frozen=True)
+class Generated(_Values):
+    """values: float32 [n, *row shape], in the units of the training data. seed: gives the same rows again."""
+
+    seed: int = 0
+
+    @classmethod
+    def decode(cls, answer: pb.GenerateResponse, rows: int) -> Self:
+        return cls(_array(answer.rows, rows), _version(answer.model), answer.seed)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        return replace(super().join(parts), seed=parts[0].seed)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hourglass.client import Client
-from hourglass.messages import Embeddings, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
 _LABELS = ("row", "id")
 
-A = TypeVar("A", Embeddings, Reconstructions, Scores)
+A = TypeVar("A", Embeddings, Generated, Reconstructions, Scores)
 
 
 class Output(ABC, Generic[A]):
@@ -34,7 +34,7 @@ class Output(ABC, Generic[A]):
 
     @abstractmethod
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[A]:
-        """One answer for each batch."""
+        """One answer for each batch; rows that are drawn come without batches."""
 
     @abstractmethod
     def numbers(self, answer: A) -> np.ndarray:
@@ -154,6 +154,26 @@ class DenoiseOutput(_ValuesOutput[Reconstructions]):
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Reconstructions]:
         return client.denoise_batches(self._model.name, batches, version=self._model.version)
+
+
+class GenerateOutput(_ValuesOutput[Generated]):
+    """The columns of a row, drawn."""
+
+    def __init__(self, model: ModelInfo, names: list[str], rows: int, seed: int | None) -> None:
+        super().__init__(model, model.row_shape, names)
+        self._asked, self._seed = rows, seed
+
+    def ask(self, client: Client, batches: Iterable[np.ndarray] = ()) -> Iterator[Generated]:
+        model = self._model
+        return client.generate_batches(model.name, self._asked, seed=self._seed, version=model.version)
+
+    def see(self, answer: Generated, ids: pa.Array | None) -> None:
+        self._seed = answer.seed if self._seed is None else self._seed
+        super().see(answer, ids)
+
+    def show(self, console: Console, rows: bool) -> None:
+        super().show(console, rows)
+        console.print(f"seed {self._seed}")
 
 
 def _without_empty_ids(table: Table) -> Table:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from hourglass import messages
-from hourglass.messages import Embeddings, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -63,16 +63,18 @@ Steps = Generator[Ask | Start | Wait | Give[T], Any, None]
 
 @dataclass(frozen=True)
 class Method(Generic[A]):
-    """An RPC that takes rows."""
+    """An RPC that takes rows, in the request's field of that name."""
 
     name: str
     request: Callable[..., Any]
     decode: Callable[[Any, int], A]
+    field: str = "tensor"
 
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings.decode)
 DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions.decode)
 SCORE = Method("Score", pb.ScoreRequest, Scores.decode)
+DECODE = Method("Decode", pb.DecodeRequest, Reconstructions.decode, "embedding")
 
 
 def call(method: Method[A], model: str, batches: Iterable[Any], version: int | None, **options: Any) -> Steps[A]:
@@ -93,7 +95,7 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
         for batch in batches:
             rows = messages.as_rows(batch)
             request = method.request(
-                model=model, version=pinned or version or 0, tensor=messages.tensor(rows), **options
+                model=model, version=pinned or version or 0, **{method.field: messages.tensor(rows)}, **options
             )
             count = len(rows) if rows.ndim else 0
             if pinned is None:
@@ -110,6 +112,20 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
     finally:
         for call, _, _ in under_way:
             call.cancel()
+
+
+def generate(model: str, rows: int, seed: int | None, size: int, version: int | None) -> Steps[Generated]:
+    """At most `size` rows a message; each message has a seed of its own, one more than the one before.
+
+    The first answer names the version and the seed, so messages go one after the other.
+    """
+    pinned, first_row = version or 0, 0
+    while first_row < rows or first_row == 0:
+        count = min(size, rows - first_row)
+        answer = yield Ask("Generate", pb.GenerateRequest(model=model, version=pinned, rows=count, seed=seed))
+        yield Give(Generated.decode(answer, count))
+        pinned, seed = answer.model.version, (answer.seed + 1) % 2**64
+        first_row += max(count, 1)
 
 
 def list_models() -> Steps[list[ModelInfo]]:
