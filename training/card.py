@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hourglass.contract.manifest import Manifest
+from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
 from training.graphs import Served
 
@@ -14,7 +14,8 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     shape = " × ".join(str(size) for size in manifest.row_shape)
     kind = "columns" if len(manifest.row_shape) == 1 else "numbers"
     excluded = f"; rows with {config.label} in {', '.join(config.exclude_label)} left out" * bool(config.exclude_label)
-    options = "".join(f"\n| {name} | {value} |" for name, value in provenance.config["options"].items())
+    facts = {**provenance.config["options"], **autoencoder.facts()}
+    options = "".join(f"\n| {name} | {value} |" for name, value in facts.items() if value is not None)
     metrics = "".join(f"\n| {name} | {value:.6g} |" for name, value in provenance.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     return f"""# {config.name}
@@ -27,6 +28,7 @@ A **{manifest.variant}** autoencoder: {autoencoder.summary}.
 | embedding | {manifest.embedding_size} numbers, space `{manifest.embedding_space_id}` |
 | objective | {autoencoder.objective} |
 | score | {manifest.score.name}: {manifest.score.formula}; higher is more anomalous |
+| feature_error | {served.score.feature_error} |
 | network | {config.network}, {" → ".join(map(str, provenance.config["hidden"]))} |{options}
 
 Scaled units: {_scaling(served)}
@@ -53,8 +55,8 @@ hourglass score FILE --model {config.name}
 hourglass embed FILE --model {config.name} --out embeddings.parquet
 hourglass denoise FILE --model {config.name} --out denoised.parquet
 ```
-`model.onnx` (input → embedding, reconstruction, score, feature_error), `encoder.onnx` and `decoder.onnx` run in any
-ONNX runtime; scaling is inside. `manifest.json` has everything else, and golden rows to check a runtime with.
+`model.onnx` (input → {", ".join(manifest.graph_outputs(MODEL))}), `encoder.onnx` and `decoder.onnx`
+run in any ONNX runtime; scaling is inside. `manifest.json` has the rest, and golden rows to check a runtime with.
 
 Made {provenance.created:%Y-%m-%d} with {versions}.
 """

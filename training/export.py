@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,8 +90,8 @@ def _write(trained: Trained, folder: Path) -> None:
     golden = golden_rows(trained.splits.calibration, trained.served.scaling, trained.config.seed)
     real = trained.splits.early_stop[:_REAL_ROWS]
     check_parity(trained.served, sessions, torch.cat([real, golden]), calibration.threshold(rate))
-    feature_errors = np.concatenate([a[FEATURE_ERROR].reshape(len(a[SCORE]), -1) for a in answers])
-    manifest = _manifest(trained, files, calibration, golden, sessions[MODEL], _metrics(feature_errors))
+    metrics = _metrics(trained.served, calibration_rows, answers)
+    manifest = _manifest(trained, files, calibration, golden, sessions[MODEL], metrics)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
@@ -114,37 +114,37 @@ def check_parity(
 ) -> None:
     """The graphs give torch's numbers, |difference| <= 1e-5 + 1e-4 |value|, and its verdicts, at every batch size.
 
-    A reconstruction is compared in scaled units: 1e-5 of a column's spread, whatever unit the column is in. Verdicts
-    are compared unless the score is within 1e-6 of the threshold, where rounding decides. rows: float32
+    Differences are taken in Served.units: a reconstruction's in 1e-5 of a column's spread, whatever unit the column is
+    in. Verdicts are compared unless the score is within 1e-6 of the threshold, where rounding decides. rows: float32
     [n, *row_shape]. Raises ExportError.
     """
-    scale = served.scaling.scale.numpy()
+    units = {name: unit.numpy() for name, unit in served.units().items()}
     for size in BATCH_SIZES:
         for start in range(0, len(rows) if size == 1 else 1, max(1, len(rows) // 16)):
             batch = rows[(start + torch.arange(size)) % len(rows)]
             expected = _torch(served, batch)
             answers = _run(sessions[MODEL], batch.numpy())
-            _compare(MODEL, expected, answers, scale)
+            _compare(MODEL, expected, answers, units)
             _compare_verdicts(expected[SCORE], answers[SCORE], threshold)
-            _compare(ENCODER, _torch(Encoder(served), batch), _run(sessions[ENCODER], batch.numpy()), scale)
+            _compare(ENCODER, _torch(Encoder(served), batch), _run(sessions[ENCODER], batch.numpy()), units)
             embedding = torch.from_numpy(expected[EMBEDDING])
             decoded = _torch(Decoder(served), embedding)
-            _compare(DECODER, decoded, _run(sessions[DECODER], embedding.numpy()), scale)
+            _compare(DECODER, decoded, _run(sessions[DECODER], embedding.numpy()), units)
 
 
 @torch.inference_mode()
 def _torch(module: nn.Module, batch: Tensor) -> dict[str, np.ndarray]:
-    answers = module.eval()(batch)
-    if isinstance(answers, Tensor):
-        answers = {EMBEDDING if isinstance(module, Encoder) else RECONSTRUCTION: answers}
-    return {name: value.numpy() for name, value in answers.items()}
+    return {name: value.numpy() for name, value in module.eval()(batch).items()}
 
 
 def _compare(
-    graph: str, expected: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray], scale: np.ndarray
+    graph: str,
+    expected: Mapping[str, np.ndarray],
+    answers: Mapping[str, np.ndarray],
+    units: Mapping[str, np.ndarray],
 ) -> None:
     for name, value in expected.items():
-        unit = scale if name == RECONSTRUCTION else np.float32(1)
+        unit = units.get(name, np.float32(1))
         if answers[name].shape != value.shape:
             raise ExportError(f"{graph}: {name} has shape {answers[name].shape}, torch gives {value.shape}")
         difference = np.abs(answers[name] - value) / unit
@@ -160,19 +160,25 @@ def _compare_verdicts(expected: np.ndarray, answers: np.ndarray, threshold: floa
         raise ExportError(f"{MODEL}: a verdict differs from torch's at {len(answers)} rows")
 
 
-def _metrics(feature_errors: np.ndarray) -> dict[str, float]:
-    """On the calibration split, in scaled units. feature_errors: [n, features]."""
+def _metrics(
+    served: Served, calibration_rows: np.ndarray, answers: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """On the calibration split: how well rows are repeated, in scaled units, and what the score adds to that."""
+    whole = {name: torch.from_numpy(np.concatenate([a[name] for a in answers])) for name in answers[0]}
+    scaled = served.scaling(torch.from_numpy(calibration_rows))
+    repeated = (whole[RECONSTRUCTION] - served.scaling.shift) / served.scaling.scale
+    squared = (scaled - repeated).square().flatten(1).double()
     return {
-        "reconstruction_sse_per_row": float(feature_errors.sum(axis=1, dtype=np.float64).mean()),
-        "reconstruction_mse_per_feature": float(feature_errors.mean(dtype=np.float64)),
+        "reconstruction_sse_per_row": squared.sum(dim=1).mean().item(),
+        "reconstruction_mse_per_feature": squared.mean().item(),
+        **served.score.metrics(whole[SCORE], whole[FEATURE_ERROR]),
     }
 
 
-def _golden(rows: Tensor, session: onnxruntime.InferenceSession, scale: float) -> GoldenRows:
+def _golden(rows: Tensor, session: onnxruntime.InferenceSession, units: Mapping[str, Tensor]) -> GoldenRows:
     answers = _run(session, rows.numpy())
-    tolerance = {
-        name: Tolerance(atol=ATOL * max(1.0, scale) if name == RECONSTRUCTION else ATOL, rtol=RTOL) for name in answers
-    }
+    largest = {name: max(1.0, unit.max().item()) for name, unit in units.items()}
+    tolerance = {name: Tolerance(atol=ATOL * largest.get(name, 1.0), rtol=RTOL) for name in answers}
     return GoldenRows(
         input=Array.pack(rows.numpy()),
         outputs={name: Array.pack(value) for name, value in answers.items()},
@@ -197,9 +203,10 @@ def _manifest(
         columns=None if dataset.columns is None else [Column(name=c, type="numeric") for c in dataset.columns],
         embedding_size=served.autoencoder.architecture.embedding_dim,
         embedding_space_id=entries[ENCODER].sha256[:16],
+        prior=served.autoencoder.prior,
         score=ScoreDefinition(name=served.score.name, formula=served.score.formula),
         calibration=calibration,
-        golden=_golden(golden, session, float(served.scaling.scale.max())),
+        golden=_golden(golden, session, served.units()),
         provenance=Provenance(
             created=datetime.now(UTC),
             data=dataset.source,

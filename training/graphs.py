@@ -13,7 +13,17 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
-from hourglass.contract.manifest import DECODER, ENCODER, FEATURE_ERROR, GRAPHS, MODEL, RECONSTRUCTION, SCORE
+from hourglass.contract.manifest import (
+    DECODER,
+    EMBEDDING,
+    EMBEDDING_STDDEV,
+    ENCODER,
+    FEATURE_ERROR,
+    GRAPHS,
+    MODEL,
+    RECONSTRUCTION,
+    SCORE,
+)
 from training.autoencoder import Autoencoder
 from training.errors import ExportError
 from training.scaling import Scaling
@@ -25,7 +35,7 @@ _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLi
 
 
 class Served(nn.Module):
-    """model.onnx: rows in input units -> embedding, reconstruction (input units), score, feature_error."""
+    """model.onnx: rows in input units -> its outputs by name, the reconstruction in input units."""
 
     def __init__(self, scaling: Scaling, autoencoder: Autoencoder, score: Score) -> None:
         super().__init__()
@@ -36,37 +46,52 @@ class Served(nn.Module):
         answers: dict[str, Tensor] = self.autoencoder(scaled)
         score, feature_error = self.score(scaled, answers)
         reconstruction = self.scaling.inverse(answers[RECONSTRUCTION])
-        return {**answers, RECONSTRUCTION: reconstruction, SCORE: score, FEATURE_ERROR: feature_error}
+        answers |= {RECONSTRUCTION: reconstruction, SCORE: score, FEATURE_ERROR: feature_error}
+        return {name: answers[name] for name in outputs(MODEL, self.autoencoder)}
 
-
-class _Answers(nn.Module):
-    """The outputs of `served` as a tuple in the order of `names`, as the exporter wants them."""
-
-    def __init__(self, served: Served, names: Sequence[str]) -> None:
-        super().__init__()
-        self.served, self.names = served, names
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
-        answers = self.served(rows)
-        return tuple(answers[name] for name in self.names)
+    def units(self) -> dict[str, Tensor]:
+        """What one unit is of those outputs whose size is not about 1; each broadcasts to its output."""
+        return {RECONSTRUCTION: self.scaling.scale, **self.score.units(self.autoencoder.architecture.row_shape)}
 
 
 class Encoder(nn.Module):
+    """encoder.onnx: rows in input units -> its outputs by name."""
+
     def __init__(self, served: Served) -> None:
         super().__init__()
         self.scaling, self.autoencoder = served.scaling, served.autoencoder
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.autoencoder.encode(self.scaling(rows))
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        return self.autoencoder.embed(self.scaling(rows))
 
 
 class Decoder(nn.Module):
+    """decoder.onnx: embeddings -> reconstruction in input units."""
+
     def __init__(self, served: Served) -> None:
         super().__init__()
         self.scaling, self.autoencoder = served.scaling, served.autoencoder
 
-    def forward(self, embedding: Tensor) -> Tensor:
-        return self.scaling.inverse(self.autoencoder.decode(embedding))
+    def forward(self, embedding: Tensor) -> dict[str, Tensor]:
+        return {RECONSTRUCTION: self.scaling.inverse(self.autoencoder.decode(embedding))}
+
+
+class _Answers(nn.Module):
+    """The outputs of `module` as a tuple in the order of `names`, as the exporter wants them."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        answers = self.module(batch)
+        return tuple(answers[name] for name in self.names)
+
+
+def outputs(file: str, autoencoder: Autoencoder) -> tuple[str, ...]:
+    """As Manifest.graph_outputs, before there is a manifest."""
+    names = GRAPHS[file][1]
+    return (*names, EMBEDDING_STDDEV) if autoencoder.prior and EMBEDDING in names else names
 
 
 def graphs(served: Served) -> dict[str, bytes]:
@@ -75,16 +100,18 @@ def graphs(served: Served) -> dict[str, bytes]:
     architecture = served.autoencoder.architecture
     # Two rows: a batch of one would be taken for a constant.
     rows, embedding = torch.zeros(2, *architecture.row_shape), torch.zeros(2, architecture.embedding_dim)
-    promised = GRAPHS[MODEL][1]
-    names = (*promised, *(name for name in served(rows) if name not in promised))
+    modules = {
+        MODEL: (served, rows),
+        ENCODER: (Encoder(served), rows),
+        DECODER: (Decoder(served), embedding),
+    }
     return {
-        MODEL: _to_onnx(_Answers(served, names), rows, GRAPHS[MODEL][0], names),
-        ENCODER: _to_onnx(Encoder(served), rows, *GRAPHS[ENCODER]),
-        DECODER: _to_onnx(Decoder(served), embedding, *GRAPHS[DECODER]),
+        file: _to_onnx(module, example, GRAPHS[file][0], outputs(file, served.autoencoder))
+        for file, (module, example) in modules.items()
     }
 
 
-def _to_onnx(module: nn.Module, example: Tensor, name: str, outputs: Sequence[str]) -> bytes:
+def _to_onnx(module: nn.Module, example: Tensor, input_name: str, output_names: Sequence[str]) -> bytes:
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns of every absent package it could have translated
@@ -92,10 +119,10 @@ def _to_onnx(module: nn.Module, example: Tensor, name: str, outputs: Sequence[st
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module.eval(),
+                _Answers(module, output_names).eval(),
                 (example,),
-                input_names=[name],
-                output_names=list(outputs),
+                input_names=[input_name],
+                output_names=list(output_names),
                 opset_version=OPSET,
                 dynamic_shapes=({0: _BATCH},),
                 dynamo=True,
@@ -108,7 +135,7 @@ def _to_onnx(module: nn.Module, example: Tensor, name: str, outputs: Sequence[st
     finally:
         exporter_log.setLevel(level)
     assert program is not None
-    return _checked(_stripped(program.model), outputs)
+    return _checked(_stripped(program.model), output_names)
 
 
 def _stripped(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -119,7 +146,7 @@ def _stripped(model: onnx_ir.Model) -> onnx_ir.Model:
     return model
 
 
-def _checked(model: onnx_ir.Model, outputs: Sequence[str]) -> bytes:
+def _checked(model: onnx_ir.Model, output_names: Sequence[str]) -> bytes:
     if chance := sorted({node.op_type for node in model.graph.all_nodes()} & _RANDOM):
         raise ExportError(f"the graph draws random numbers ({', '.join(chance)}): its answers would not repeat")
     proto = onnx_ir.to_proto(model)
@@ -130,7 +157,7 @@ def _checked(model: onnx_ir.Model, outputs: Sequence[str]) -> bytes:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"onnx.checker refuses the graph: {error}") from None
-    assert [value.name for value in proto.graph.output] == list(outputs)
+    assert [value.name for value in proto.graph.output] == list(output_names)
     stream = io.BytesIO()
     onnx.save_model(proto, stream)
     return stream.getvalue()

@@ -4,28 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from hourglass.contract.manifest import RECONSTRUCTION
+from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FEATURE_ERROR, RECONSTRUCTION, SCORE
+from training.likelihoods import Likelihood, standard_normal_kl
+
+# The decoder's output before it becomes a reconstruction: what a likelihood reads. Never served.
+DECODED = "decoded"
 
 
 class Score(nn.Module):
     """From scaled rows and the autoencoder's answers to (score [n], feature_error [n, *row_shape]).
 
-    `name` and `formula` go to the manifest and the card. Everything is computed in scaled units.
+    `name` and `formula` go to the manifest and the card, `feature_error` says there what a feature's error is.
+    Everything is computed in scaled units.
     """
 
     name: str
     formula: str
+    feature_error: str
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
+
+    def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """Where score or feature_error are not of size 1: how much one unit of a reconstruction's error changes them.
+
+        Two runtimes are compared in these units; each broadcasts to its output.
+        """
+        return {}
+
+    def metrics(self, score: Tensor, feature_error: Tensor) -> dict[str, float]:
+        """Means over a split for the manifest and the card. score: [n]; feature_error: [n, *row_shape]."""
+        return {}
 
 
 class MeanSquaredError(Score):
     name = "mean_squared_error"
     formula = "mean over features of (scaled input - scaled reconstruction)^2"
+    feature_error = "squared error in scaled units"
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         feature_error = (rows - answers[RECONSTRUCTION]).square()
         return feature_error.flatten(1).mean(dim=1), feature_error
+
+
+class NegativeElbo(Score):
+    """The negative evidence lower bound with its expectation taken at the mean embedding: nothing is drawn."""
+
+    name = "negative_elbo"
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+        self.formula = (
+            f"sum over features of -log p(x | z = embedding) ({likelihood.name}) + KL(q(z | x) || N(0, I)), in nats"
+        )
+        self.feature_error = f"the feature's part of -log p(x | z), in nats: {likelihood.terms}"
+
+    def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        feature_error = self.likelihood.negative_log_likelihood(answers[DECODED], rows)
+        kl = standard_normal_kl(answers[EMBEDDING], 2 * answers[EMBEDDING_STDDEV].log())
+        return feature_error.flatten(1).sum(dim=1) + kl.sum(dim=1), feature_error
+
+    def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
+        precision = self.likelihood.precision().detach().expand(row_shape)
+        # Rounding errors of many features add up as independent ones do.
+        return {FEATURE_ERROR: precision, SCORE: torch.linalg.vector_norm(precision)}
+
+    def metrics(self, score: Tensor, feature_error: Tensor) -> dict[str, float]:
+        elbo = score.double().mean().item()
+        reconstruction = feature_error.double().flatten(1).sum(dim=1).mean().item()
+        return {
+            "negative_elbo_nats_per_row": elbo,
+            "reconstruction_nats_per_row": reconstruction,
+            "kl_nats_per_row": elbo - reconstruction,
+        }
