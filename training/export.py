@@ -25,7 +25,6 @@ from hourglass.contract.manifest import (
     DECODER,
     EMBEDDING,
     ENCODER,
-    FEATURE_ERROR,
     MODEL,
     RECONSTRUCTION,
     SCORE,
@@ -171,7 +170,7 @@ def _metrics(
     return {
         "reconstruction_sse_per_row": squared.sum(dim=1).mean().item(),
         "reconstruction_mse_per_feature": squared.mean().item(),
-        **served.score.metrics(whole[SCORE], whole[FEATURE_ERROR]),
+        **served.score.metrics(whole),
     }
 
 

@@ -45,7 +45,8 @@ class Bernoulli(Likelihood):
         return decoded.sigmoid()
 
     def negative_log_likelihood(self, decoded: Tensor, rows: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(decoded, rows.clamp(0, 1), reduction="none")
+        # Spelt out: torch exports binary_cross_entropy_with_logits as log(sigmoid), infinite from a logit of 17 on.
+        return decoded.clamp(min=0) - decoded * rows.clamp(0, 1) + functional.softplus(-decoded.abs())
 
     def precision(self) -> Tensor:
         return torch.ones(())

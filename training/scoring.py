@@ -13,6 +13,8 @@ from training.likelihoods import Likelihood, standard_normal_kl
 # The decoder's output before it becomes a reconstruction: what a likelihood reads. Never served.
 DECODED = "decoded"
 
+_ACTIVE_VARIANCE = 0.01
+
 
 class Score(nn.Module):
     """From scaled rows and the autoencoder's answers to (score [n], feature_error [n, *row_shape]).
@@ -35,8 +37,8 @@ class Score(nn.Module):
         """
         return {}
 
-    def metrics(self, score: Tensor, feature_error: Tensor) -> dict[str, float]:
-        """Means over a split for the manifest and the card. score: [n]; feature_error: [n, *row_shape]."""
+    def metrics(self, answers: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the manifest and the card say of a split. answers: of model.onnx to all its rows."""
         return {}
 
 
@@ -73,11 +75,18 @@ class NegativeElbo(Score):
         # Rounding errors of many features add up as independent ones do.
         return {FEATURE_ERROR: precision, SCORE: torch.linalg.vector_norm(precision)}
 
-    def metrics(self, score: Tensor, feature_error: Tensor) -> dict[str, float]:
-        elbo = score.double().mean().item()
-        reconstruction = feature_error.double().flatten(1).sum(dim=1).mean().item()
+    def metrics(self, answers: Mapping[str, Tensor]) -> dict[str, float]:
+        elbo = answers[SCORE].double().mean().item()
+        reconstruction = answers[FEATURE_ERROR].double().flatten(1).sum(dim=1).mean().item()
         return {
             "negative_elbo_nats_per_row": elbo,
             "reconstruction_nats_per_row": reconstruction,
             "kl_nats_per_row": elbo - reconstruction,
+            "active_units": float(active_units(answers[EMBEDDING])),
         }
+
+
+def active_units(embedding: Tensor) -> int:
+    """Dimensions of [n, d] whose variance over rows is above 0.01 (Burda et al. 2016, "Importance weighted
+    autoencoders", appendix C)."""
+    return int((embedding.var(dim=0, correction=0) > _ACTIVE_VARIANCE).sum())
