@@ -62,11 +62,13 @@ def _two_runtimes() -> str | None:
 
 def _leave_for_an_empty_directory() -> None:
     """onnxruntime resolves a graph's external data against the working directory: there must be nothing there."""
-    if any(Path.cwd().iterdir()):
-        folder = tempfile.mkdtemp(prefix="hourglass-serve-")
-        os.chdir(folder)
-        Path(folder).chmod(0o500)
-        atexit.register(lambda: Path(folder).rmdir())
+    with contextlib.suppress(OSError):  # it may be gone, or not for us to look at
+        if not any(Path.cwd().iterdir()):
+            return
+    folder = tempfile.mkdtemp(prefix="hourglass-serve-")
+    os.chdir(folder)
+    Path(folder).chmod(0o500)
+    atexit.register(lambda: Path(folder).rmdir())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Greedy batching: whatever is queued when the session becomes free is run together, with no timer.
 
-Rows are counted, not requests. A request's failure or cancellation never touches the others of its batch, and the
-loop outlives every failure.
+Rows and bytes are counted, not requests. A request's failure or cancellation never touches the others of its batch,
+and the loop outlives every failure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,18 +47,18 @@ class _Request:
 
 
 class Batcher:
-    """The queue in front of one session."""
+    """The queue in front of one session, and the thread that runs it: a slow model must not keep others waiting."""
 
-    def __init__(
-        self, run: Run, executor: Executor, observer: Observer, *, max_batch_rows: int, max_queue_rows: int
-    ) -> None:
+    def __init__(self, run: Run, observer: Observer, *, max_batch_rows: int, max_queue_rows: int, max_queue_bytes: int):
         self._run = run
-        self._executor = executor
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
         self._observer = observer
         self._max_batch_rows = max_batch_rows
         self._max_queue_rows = max_queue_rows
+        self._max_queue_bytes = max_queue_bytes
         self._queue: deque[_Request] = deque()
         self._queued_rows = 0
+        self._queued_bytes = 0
         self._seconds_per_row = 0.0
         self._closing = False
         self._arrived = asyncio.Event()
@@ -76,16 +76,12 @@ class Batcher:
         """
         if self._closing:
             raise ShuttingDown(_GOING_AWAY)
-        if self._queued_rows + len(rows) > self._max_queue_rows:
-            self._observer.rejected(Overloaded.reason)
-            raise Overloaded(
-                f"{self._queued_rows} rows are waiting, at most {self._max_queue_rows} may: retry later",
-                retry_after=min(max(self._queued_rows * self._seconds_per_row, 0.01), 5.0),
-            )
+        self._check_room(rows)
         deadline = float("inf") if timeout is None else time.perf_counter() + timeout
         request = _Request(rows, outputs, deadline, asyncio.get_running_loop().create_future())
         self._queue.append(request)
         self._queued_rows += len(rows)
+        self._queued_bytes += rows.nbytes
         self._arrived.set()
         try:
             return await request.answer
@@ -99,6 +95,7 @@ class Batcher:
         await self._task
         while self._queue:
             _fail(self._queue.popleft(), ShuttingDown(_GOING_AWAY))
+        self._executor.shutdown()
 
     async def _serve(self) -> None:
         while not self._closing:
@@ -130,6 +127,19 @@ class Batcher:
         if request.queued:
             request.queued = False
             self._queued_rows -= len(request.rows)
+            self._queued_bytes -= request.rows.nbytes
+
+    def _check_room(self, rows: np.ndarray) -> None:
+        """An empty queue takes any request."""
+        rows_fit = self._queued_rows + len(rows) <= self._max_queue_rows
+        bytes_fit = self._queued_bytes + rows.nbytes <= self._max_queue_bytes or not self._queued_rows
+        if not (rows_fit and bytes_fit):
+            self._observer.rejected(Overloaded.reason)
+            raise Overloaded(
+                f"{self._queued_rows} rows, {self._queued_bytes} bytes, are waiting; at most {self._max_queue_rows} "
+                f"rows and {self._max_queue_bytes} bytes may: retry later",
+                retry_after=min(max(self._queued_rows * self._seconds_per_row, 0.01), 5.0),
+            )
 
     def _cut(self) -> list[_Request]:
         """The next batch: requests in order of arrival up to max_batch_rows, without the cancelled and expired."""
@@ -161,11 +171,14 @@ class Batcher:
         rows = batch[0].rows if len(batch) == 1 else np.concatenate([request.rows for request in batch])
         try:
             together = self._run(rows, outputs)
+            if any(len(values) != len(rows) for values in together.values()):
+                raise RuntimeError(f"{len(rows)} rows came back as {[len(v) for v in together.values()]}")
         except Exception as error:
             if len(batch) == 1:
                 return [error]
-            # One of them spoils it: find out which, so that the others still get their answers.
-            return [answer for request in batch for answer in self._compute([request])]
+            # Somebody spoils it: find out who, half by half, so that the others still get their answers.
+            half = len(batch) // 2
+            return self._compute(batch[:half]) + self._compute(batch[half:])
         answers: list[Answer | Exception] = []
         start = 0
         for request in batch:
@@ -178,7 +191,9 @@ class Batcher:
     def _account(self, batch: list[_Request], started: float) -> None:
         rows = sum(len(request.rows) for request in batch)
         seconds = time.perf_counter() - started
-        self._seconds_per_row += 0.1 * (seconds / rows - self._seconds_per_row)
+        # A moving average, from the first measurement on.
+        weight = 0.1 if self._seconds_per_row else 1.0
+        self._seconds_per_row += weight * (seconds / rows - self._seconds_per_row)
         self._observer.batch(rows, [started - request.queued_at for request in batch], seconds)
 
 

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,  # templates leave variables empty
         extra="forbid",
         frozen=True,
         cli_prog_name="hourglass-serve",
@@ -53,14 +54,17 @@ class Settings(BaseSettings):
     ] = "auto"
     versions: Annotated[str, Field(description="versions of each model to load: latest:N, or all")] = "latest:2"
     max_batch_rows: Annotated[
-        int, Field(ge=1, description="most rows that are run together, and that one request may carry")
+        int, Field(ge=1, le=2**20, description="most rows that are run together, and that one request may carry")
     ] = 1024
     max_queue_rows: Annotated[
-        int,
-        Field(ge=1, description="most rows that may wait for one graph of a model; beyond, requests are refused"),
+        int, Field(ge=1, le=2**30, description="most rows that may wait for one graph of a model; others are refused")
     ] = 16384
+    max_queue_bytes: Annotated[
+        int,
+        Field(ge=1, description="most bytes that these rows may have; a message in memory takes about twice its rows"),
+    ] = 128 * 2**20
     max_message_bytes: Annotated[
-        int, Field(ge=65536, le=2**31 - 1, description="largest message in either direction")
+        int, Field(ge=65536, le=2**31 - 1, description="largest message a caller may send")
     ] = 16 * 2**20
     max_connection_age_seconds: Annotated[
         float,
@@ -71,10 +75,10 @@ class Settings(BaseSettings):
     ] = 30
     drain_seconds: Annotated[
         float,
-        Field(ge=0, description="after SIGTERM: time to go on serving while health says NOT_SERVING"),
+        Field(ge=0, le=86400, description="after SIGTERM: time to go on serving while health says NOT_SERVING"),
     ] = 35
     threads: Annotated[
-        int, Field(ge=0, description="threads one batch is computed on; 0: as many as the cgroup has cores")
+        int, Field(ge=0, le=1024, description="threads one batch is computed on; 0: as many as the cgroup has cores")
     ] = 0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="least severe log lines to write")
@@ -100,11 +104,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if self.max_queue_rows < self.max_batch_rows:
-            raise ValueError("max_queue_rows is smaller than max_batch_rows: no full request could wait")
+            raise ValueError("--max-queue-rows is smaller than --max-batch-rows: no full request could wait")
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key come together")
+            raise ValueError("--tls-cert and --tls-key come together")
         if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
         return self
 
     @property
@@ -137,19 +141,19 @@ def load(arguments: list[str]) -> Settings:
     flags = CliSettingsSource(Settings, cli_parse_args=arguments)()
     file = flags.get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
     if file and not Path(file).is_file():
-        raise StartError(f"--config {file}: there is no such file")
+        raise StartError(f"--config {file}: not a file")
     try:
         return Settings(**flags)
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
-        flag = f"--{setting.replace('_', '-')}: " if setting else ""
+        flag = f"--{setting.replace('_', '-')} ({ENV_PREFIX}{setting.upper()}): " if setting else ""
         if first["type"] == "extra_forbidden":
             raise StartError(f"{file}: there is no setting {setting!r}") from None
         if first["type"] == "missing":
             raise StartError(f"{flag}this setting is required") from None
         raise StartError(f"{flag}{first['msg'].removeprefix('Value error, ')}") from None
-    except (SettingsError, ValueError) as error:
+    except (SettingsError, ValueError, OSError) as error:
         raise StartError(f"{file or 'settings'}: {error}") from None
 
 

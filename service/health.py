@@ -1,4 +1,8 @@
-"""grpc.health.v1: which names say what, and watches that end when the server does."""
+"""grpc.health.v1: which names say what.
+
+grpcio-health-checking's own asyncio servicer forgets the other watchers of a name when one of them leaves, and its
+watches have no end, so that a stopping server would wait for them: hence this one.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +10,55 @@ import asyncio
 from collections.abc import Iterable
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-SERVICE: str = health.SERVICE_NAME
+SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _READY = ""
 _LIVE = "liveness"
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_Status = health_pb2.HealthCheckResponse
 
 
-class Health(health.aio.HealthServicer):  # type: ignore[misc]
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Readiness under "", each service's name and model/<name>; "liveness" stays SERVING to the end, or the kubelet
     would cut the drain short."""
 
     def __init__(self, services: Iterable[str], models: Iterable[str]) -> None:
-        super().__init__()
-        self._names = (_READY, *services, *(f"model/{name}" for name in models))
-        self._ending = asyncio.Event()
+        names = (_READY, _LIVE, *services, *(f"model/{name}" for name in models))
+        self._statuses = dict.fromkeys(names, _Status.SERVING)
+        self._changed = asyncio.Event()
+        self._ended = False
 
-    async def serving(self) -> None:
-        await self.set(_LIVE, _SERVING)
-        for name in self._names:
-            await self.set(name, _SERVING)
+    def drain(self) -> None:
+        """From now on nobody should send calls here."""
+        for name in self._statuses.keys() - {_LIVE}:
+            self._statuses[name] = _Status.NOT_SERVING
+        self._tell()
 
-    async def not_serving(self) -> None:
-        for name in self._names:
-            await self.set(name, _NOT_SERVING)
+    def end(self) -> None:
+        """Ends every watch."""
+        self._ended = True
+        self._tell()
 
-    def end_watches(self) -> None:
-        """A watch has no end of its own: the server would wait for it all through its grace period."""
-        self._ending.set()
+    async def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._statuses:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such health name")
+        return _Status(status=self._statuses[request.service])
 
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> None:
-        watch = asyncio.ensure_future(super().Watch(request, context))
-        ending = asyncio.ensure_future(self._ending.wait())
-        try:
-            await asyncio.wait((watch, ending), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            watch.cancel()
-            ending.cancel()
-        if self._ending.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down: try another")
-        await watch
+        told = None
+        while not self._ended:
+            changed = self._changed  # taken before the status: no change can be missed in between
+            status = self._statuses.get(request.service, _Status.SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(_Status(status=status))
+                told = status
+            await changed.wait()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down: try another")
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

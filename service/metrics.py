@@ -87,8 +87,8 @@ class Metrics:
         """Answer GET /metrics from a thread. Returns the server, to shut down, and its port. Raises StartError."""
         try:
             server, _thread = start_http_server(port, host, self.registry)
-        except OSError as error:
-            raise StartError(f"--metrics-port {port} on {host}: {error.strerror}") from None
+        except (OSError, UnicodeError) as error:
+            raise StartError(f"--metrics-port {port} on {host}: {getattr(error, 'strerror', None) or error}") from None
         return server, server.server_port
 
     def call(self, method: str) -> Call:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,50 +28,56 @@ class Repository:
     newest: int | None
     device: str
     threads: int
-    executor: Executor
     metrics: Metrics
     max_batch_rows: int
     max_queue_rows: int
+    max_queue_bytes: int
 
-    def load(self) -> list[LiveModel]:
+    async def load(self) -> list[LiveModel]:
         """Of each model the newest versions that verify. Raises StartError when a model has none, or there is none."""
-        try:
-            names = layout.names(self.root)
-        except OSError as error:
-            raise StartError(f"--exported {self.root}: {error.strerror}") from None
-        if not names:
-            raise StartError(f"--exported {self.root}: holds no models; publish one with `hourglass-train fit`")
         live: list[LiveModel] = []
-        for name in names:
-            found = self._load_versions(name)
-            if not found:
+        for name in self._names():
+            versions = await self._load_versions(name)
+            if not versions:
                 raise StartError(f"--exported {self.root}: no version of {name!r} can be served; the log says why")
-            live += found
+            live += versions
+        if not live:
+            raise StartError(f"--exported {self.root}: holds no models; publish one with `hourglass-train fit`")
         return live
 
-    def _load_versions(self, name: str) -> list[LiveModel]:
+    def _names(self) -> list[str]:
+        try:
+            return layout.names(self.root)
+        except OSError as error:
+            raise StartError(f"--exported {error.filename or self.root}: {error.strerror}") from None
+
+    async def _load_versions(self, name: str) -> list[LiveModel]:
         live: list[LiveModel] = []
         for version in layout.versions(self.root, name):
             if self.newest is not None and len(live) == self.newest:
                 break
             try:
-                live.append(self._open(name, version))
-            except layout.ArtefactError as error:
+                live.append(await self._open(name, version))
+            except StartError:
+                raise
+            except Exception as error:  # a model is data: whatever it makes libraries do, others go on
+                why = str(error) if isinstance(error, layout.ArtefactError) else f"{type(error).__name__}: {error}"
                 self.metrics.load_failed(name)
-                log.error("model refused", model=name, version=version, why=str(error))
+                log.error("model refused", model=name, version=version, why=why)
         return live
 
-    def _open(self, name: str, version: int) -> LiveModel:
+    async def _open(self, name: str, version: int) -> LiveModel:
         started = time.perf_counter()
-        artefact = layout.read(self.root, name, version, files=tuple(GRAPHS))
-        sessions = session.open_model(artefact, self.device, self.threads)
+        # In a thread: signals are heard between models.
+        artefact = await asyncio.to_thread(layout.read, self.root, name, version, tuple(GRAPHS))
+        sessions = await asyncio.to_thread(session.open_model, artefact, self.device, self.threads)
         batchers = {
             file: Batcher(
                 opened.run,
-                self.executor,
                 self.metrics.observer(name, version, file),
                 max_batch_rows=self.max_batch_rows,
                 max_queue_rows=self.max_queue_rows,
+                max_queue_bytes=self.max_queue_bytes,
             )
             for file, opened in sessions.items()
         }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import ssl
 from ipaddress import ip_address
-from pathlib import Path
 
 import grpc
 import structlog
@@ -50,42 +49,48 @@ async def _serve(settings: Settings) -> None:
 
     metrics = Metrics()
     metrics_server, metrics_port = metrics.serve(settings.host, settings.metrics_port)
-    with ThreadPoolExecutor(max_workers=cores, thread_name_prefix="session") as executor:
-        repository = Repository(
-            root=settings.exported,
-            newest=settings.newest,
-            device=device,
-            threads=threads,
-            executor=executor,
-            metrics=metrics,
-            max_batch_rows=settings.max_batch_rows,
-            max_queue_rows=settings.max_queue_rows,
-        )
-        engine = Engine(repository.load())
-        guard = Guard(metrics, (native.SERVICE,))
-        server, grpc_port, health = await _listen(settings, engine, guard)
-        stop = _Stop()
-        await server.start()
-        log.info(
-            "ready",
-            host=settings.host,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            tls=settings.tls_cert is not None,
-            drain_seconds=settings.drain_seconds,
-        )
-        await stop.asked.wait()
-        await health.not_serving()
-        log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
-        await stop.drained(settings.drain_seconds)
-        log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
-        async with guard.last_calls():
-            stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
-            await asyncio.sleep(_GOAWAY_SECONDS)
-        health.end_watches()
-        await stopping
-        for model in engine.models():
-            await model.close()
+    stop = _Stop()
+    repository = Repository(
+        root=settings.exported,
+        newest=settings.newest,
+        device=device,
+        threads=threads,
+        metrics=metrics,
+        max_batch_rows=settings.max_batch_rows,
+        max_queue_rows=settings.max_queue_rows,
+        max_queue_bytes=settings.max_queue_bytes,
+    )
+    loading = asyncio.create_task(repository.load())
+    await stop.asked_before(loading)
+    if not loading.done():
+        loading.cancel()
+        log.info("stopped while loading")
+        return
+    engine = Engine(loading.result())
+    tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
+    guard = Guard(metrics, (native.SERVICE,), tokens)
+    server, grpc_port, health = _listen(settings, engine, guard)
+    await server.start()
+    log.info(
+        "ready",
+        host=settings.host,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        tls=settings.tls_cert is not None,
+        drain_seconds=settings.drain_seconds,
+    )
+    await stop.asked.wait()
+    health.drain()
+    log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
+    await stop.drained(settings.drain_seconds)
+    log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
+    async with guard.last_calls():
+        stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
+        await asyncio.sleep(_GOAWAY_SECONDS)
+    health.end()
+    await stopping
+    for model in engine.models():
+        await model.close()
     metrics_server.shutdown()
     metrics_server.server_close()
     log.info("stopped")
@@ -110,6 +115,12 @@ class _Stop:
         self._at_once.set()
         self.asked.set()
 
+    async def asked_before(self, task: asyncio.Task[object]) -> None:
+        """Wait until an end is asked for or the task is done, whichever comes first."""
+        asked = asyncio.ensure_future(self.asked.wait())
+        await asyncio.wait((asked, task), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+
     async def drained(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._at_once.wait(), seconds)
@@ -117,19 +128,14 @@ class _Stop:
             return
 
 
-async def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
+def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
-    interceptors: list[grpc.aio.ServerInterceptor] = []
-    if settings.auth_token_file is not None:
-        interceptors.append(Tokens(settings.auth_token_file))
-    interceptors.append(guard)
-    server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+    server = grpc.aio.server(interceptors=[guard], options=_options(settings))
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
     autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), server)
     services = (native.SERVICE,)
     health = Health(services, sorted({model.name for model in engine.models()}))
-    await health.serving()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         reflection.enable_server_reflection((*services, SERVICE, reflection.SERVICE_NAME), server)
@@ -139,7 +145,7 @@ async def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grp
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),  # answers are bounded by the requests they answer
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1e3)),
         ("grpc.max_connection_age_grace_ms", round(_GRACE_SECONDS * 1e3)),
         ("grpc.max_concurrent_streams", 1024),
@@ -152,15 +158,17 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.grpc_port}"
+    credentials = None if settings.tls_cert is None else _credentials(settings)
     try:
-        if settings.tls_cert is None or settings.tls_key is None:
-            if not _is_loopback(settings.host):
-                log.warning("plaintext on an address others can reach; --tls-cert and --tls-key encrypt", host=host)
-            return int(server.add_insecure_port(address))
-        return int(server.add_secure_port(address, _credentials(settings)))
-    except RuntimeError:
+        if credentials is not None:
+            return int(server.add_secure_port(address, credentials))
+        if not _is_loopback(settings.host):
+            log.warning("plaintext on an address others can reach; --tls-cert and --tls-key encrypt", host=host)
+        return int(server.add_insecure_port(address))
+    except (RuntimeError, UnicodeError):
         raise StartError(
-            f"--grpc-port {settings.grpc_port} on {settings.host}: taken, or not an address of this machine"
+            f"--grpc-port {settings.grpc_port} on {settings.host}: the port is taken or not allowed, or that is not an "
+            "address of this machine"
         ) from None
 
 
@@ -172,18 +180,17 @@ def _is_loopback(host: str) -> bool:
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials:
-    pem = {name: _read(name, getattr(settings, name)) for name in ("tls_key", "tls_cert", "tls_client_ca")}
-    return grpc.ssl_server_credentials(
-        [(pem["tls_key"], pem["tls_cert"])],
-        root_certificates=pem["tls_client_ca"],
-        require_client_auth=pem["tls_client_ca"] is not None,
-    )
-
-
-def _read(setting: str, file: Path | None) -> bytes | None:
-    if file is None:
-        return None
+    assert settings.tls_cert is not None
+    assert settings.tls_key is not None
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise StartError(f"--{setting.replace('_', '-')} {file}: {error.strerror}") from None
+        # gRPC says nothing of what is wrong with a file: Python's ssl looks at them first.
+        check = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        check.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: "")
+        if settings.tls_client_ca is not None:
+            check.load_verify_locations(settings.tls_client_ca)
+        pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
+        client_ca = None if settings.tls_client_ca is None else settings.tls_client_ca.read_bytes()
+    except OSError as error:  # ssl.SSLError is one
+        files = "--tls-cert, --tls-key" + (", --tls-client-ca" if settings.tls_client_ca else "")
+        raise StartError(f"{files}: not a certificate and its unencrypted key in PEM: {error}") from None
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

@@ -138,7 +138,8 @@ def _check_io(file: str, session: Session, manifest: Manifest) -> None:
             raise ArtefactError(f"{file}: its {side} are {sorted(found)}, not {sorted(names)}")
         for name in names:
             element, shape = found[name]
-            if element != "tensor(float)" or isinstance(shape[0], int) or list(shape[1:]) != shapes[name]:
+            counts_rows = bool(shape) and not isinstance(shape[0], int)
+            if element != "tensor(float)" or not counts_rows or list(shape[1:]) != shapes[name]:
                 wanted = ["n", *shapes[name]]
                 raise ArtefactError(f"{file}: {name!r} is {element} {shape}, not tensor(float) {wanted}")
 

@@ -31,14 +31,15 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows: Annotated[int, Field(ge=1, description="number of calibration scores, n")]
+    rows: Annotated[int, Field(ge=1, le=2**53, description="number of calibration scores, n")]
     false_alarm_rate: Annotated[float, Field(gt=0, lt=1, description="the model's own")]
     scores: Annotated[list[float], Field(min_length=1, description="kept order statistics, ascending")]
     ranks: Annotated[list[int], Field(min_length=1, description="1-based rank of each kept score")]
 
     @model_validator(mode="after")
     def _check(self) -> Calibration:
-        if len(self.scores) != len(self.ranks) or self.ranks[-1] != self.rows or self.ranks[0] < 1:
+        in_range = all(1 <= rank <= self.rows for rank in self.ranks)
+        if len(self.scores) != len(self.ranks) or self.ranks[-1] != self.rows or not in_range:
             raise ValueError("scores and ranks do not belong together")
         if not np.isfinite(self._sorted).all() or (np.diff(self._sorted) < 0).any():
             raise ValueError("scores are not finite and ascending")

@@ -7,9 +7,9 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from hourglass.contract.manifest import Manifest
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_MANIFEST_BYTES = 64 * 2**20
 
 
@@ -48,8 +49,8 @@ def check_name(name: str) -> str:
 
 
 def names(root: Path) -> list[str]:
-    """The model names under `root`, sorted; folders with other names are not models."""
-    return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and entry.is_dir())
+    """The names under `root` that have a version, sorted. A folder without one is not a model, or not yet."""
+    return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and versions(root, entry.name))
 
 
 def versions(root: Path, name: str) -> list[int]:
@@ -67,11 +68,9 @@ def publish(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     race: each gets a number of its own.
     """
     parent = root / check_name(name)
-    parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=parent))
+    draft = _new_draft(parent)
     try:
         write(draft)
-        draft.chmod(0o755)  # mkdtemp's 0700 would hide the model from the server's user
         for file in draft.iterdir():
             _fsync(file)
         _fsync(draft)
@@ -83,6 +82,18 @@ def publish(root: Path, name: str, write: Callable[[Path], None]) -> Path:
             parent.rmdir()  # only when this was the first version
         raise
     return published
+
+
+def _new_draft(parent: Path) -> Path:
+    while True:
+        draft = parent / f".draft-{secrets.token_hex(8)}"
+        # Another publisher, who failed, may be removing the empty folder at this moment.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            parent.mkdir(parents=True, exist_ok=True)
+            draft.mkdir()  # with the permissions that the umask gives, unlike mkdtemp
+            return draft
+        if parent.exists() and not parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
 
 
 def _claim_version(draft: Path, root: Path, name: str) -> Path:
@@ -133,7 +144,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _read_file(folder: Path, file: str, size: int) -> bytes:
-    if Path(file).name != file or file.startswith("."):
+    if not _FILE.fullmatch(file):
         raise ArtefactError(f"{MANIFEST}: {file!r} is not a file name")
     return _read_regular(folder / file, lambda found: found == size, f"the manifest's {size}")
 

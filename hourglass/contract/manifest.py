@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from hourglass.contract.calibration import Calibration
 
@@ -21,6 +20,9 @@ EMBEDDING_STDDEV = "embedding_stddev"
 RECONSTRUCTION = "reconstruction"
 SCORE = "score"
 FEATURE_ERROR = "feature_error"
+
+# A golden row whose answer may be wrong by more than this share proves nothing.
+_LARGEST_TOLERANCE = 0.01
 
 # The precision of a session.
 FLOAT32 = "float32"
@@ -73,8 +75,8 @@ class Array(_Strict):
 class Tolerance(_Strict):
     """|answer - expected| <= atol + rtol * |expected|."""
 
-    atol: Annotated[float, Field(ge=0)]
-    rtol: Annotated[float, Field(ge=0)]
+    atol: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rtol: Annotated[float, Field(ge=0, le=_LARGEST_TOLERANCE)]
 
 
 class GoldenRows(_Strict):
@@ -92,7 +94,7 @@ class ScoreDefinition(_Strict):
 
 
 class Provenance(_Strict):
-    created: datetime
+    created: AwareDatetime
     data: str
     data_sha256: str
     rows: dict[str, int]
@@ -104,7 +106,7 @@ class Provenance(_Strict):
 
 class Manifest(_Strict):
     schema_version: Literal[1] = 1
-    variant: str
+    variant: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
     files: dict[str, FileEntry]
     row_shape: Annotated[list[int], Field(min_length=1, max_length=3)]
     columns: list[Column] | None = None
@@ -124,19 +126,29 @@ class Manifest(_Strict):
             raise ValueError(f"files: {', '.join(sorted(missing))} missing")
         if any(size < 1 for size in self.row_shape):
             raise ValueError("row_shape: every size is at least 1")
-        if self.columns is not None and self.row_shape != [len(self.columns)]:
-            raise ValueError("columns: their number is not the row's size")
+        if self.columns is not None:
+            if self.row_shape != [len(self.columns)]:
+                raise ValueError("columns: their number is not the row's size")
+            if len({column.name for column in self.columns}) < len(self.columns):
+                raise ValueError("columns: a name comes twice")
         if self.embedding_space_id != self.files[ENCODER].sha256[:16]:
             raise ValueError(f"embedding_space_id: not that of {ENCODER}")
-        rows = self.golden.input.shape[0]
-        if self.golden.input.shape[1:] != self.row_shape:
-            raise ValueError("golden.input: not the row's shape")
+        self._check_golden()
+        return self
+
+    def _check_golden(self) -> None:
+        rows, *row_shape = self.golden.input.shape or [0]
+        if rows < 1 or row_shape != self.row_shape:
+            raise ValueError("golden.input: no rows, or not of the row's shape")
         for output, shape in self.output_shapes().items():
             if output not in self.golden.outputs or self.golden.outputs[output].shape != [rows, *shape]:
                 raise ValueError(f"golden.outputs.{output}: missing, or of another shape")
-            if output not in self.golden.tolerance.get(FLOAT32, {}):
-                raise ValueError(f"golden.tolerance.{FLOAT32}.{output}: missing")
-        return self
+            expected = self.golden.outputs[output].unpack()
+            if not np.isfinite(expected).all():
+                raise ValueError(f"golden.outputs.{output}: not finite")
+            tolerance = self.golden.tolerance.get(FLOAT32, {}).get(output)
+            if tolerance is None or tolerance.atol > _LARGEST_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+                raise ValueError(f"golden.tolerance.{FLOAT32}.{output}: missing, or so large that it proves nothing")
 
     def output_shapes(self) -> dict[str, list[int]]:
         """Shape of each output of model.onnx for one row, without the leading n."""

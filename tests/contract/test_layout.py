@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hourglass.contract import layout
-from hourglass.contract.manifest import ENCODER, MODEL
+from hourglass.contract.manifest import ENCODER, MODEL, Array
 from tests import artefacts
 
 
@@ -34,6 +36,7 @@ def test_versions_count_up_and_are_listed_newest_first(tmp_path: Path) -> None:
     (tmp_path / "m" / "012").mkdir()
     (tmp_path / "m" / "draft").mkdir()
     (tmp_path / ".hidden").mkdir()
+    (tmp_path / "not-yet" / ".draft-1").mkdir(parents=True)
     assert layout.versions(tmp_path, "m") == list(range(11, 0, -1))
     assert layout.names(tmp_path) == ["m"]
     assert layout.versions(tmp_path, "other") == []
@@ -70,9 +73,34 @@ def test_a_failed_publication_leaves_nothing(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "m").iterdir()] == ["1"]
 
 
-def test_a_version_is_readable_by_other_users(tmp_path: Path) -> None:
-    artefacts.publish(tmp_path, "m")
-    assert (tmp_path / "m" / "1").stat().st_mode & 0o755 == 0o755
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o077, 0o700, 0o600)])
+def test_the_umask_says_who_may_read(tmp_path: Path, umask: int, folder: int, file: int) -> None:
+    before = os.umask(umask)
+    try:
+        artefacts.publish(tmp_path, "m")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "m", tmp_path / "m" / "1"):
+        assert path.stat().st_mode & 0o777 == folder
+    assert (tmp_path / "m" / "1" / MODEL).stat().st_mode & 0o777 == file
+
+
+def test_failing_publishers_do_not_hurt_the_others(tmp_path: Path) -> None:
+    def fail(_folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    def publish(number: int) -> object:
+        try:
+            return layout.publish(tmp_path, "m", fail if number % 3 else lambda folder: (folder / "x").touch())
+        except OSError as error:
+            return error.errno
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(publish, range(24)))
+        assert [outcome for number, outcome in enumerate(outcomes) if number % 3] == [28] * 16
+        assert all(isinstance(outcome, Path) for outcome in outcomes[::3])
+        shutil.rmtree(tmp_path / "m")
 
 
 @pytest.mark.parametrize("name", ["", "M", "1a", "a_b", "a/b", "..", "a" * 64, "a\n", " a", "-a", "ä"])
@@ -137,6 +165,46 @@ BROKEN = {
     "a folder for a graph": (_replace_by(lambda path: path.mkdir()), "model.onnx cannot be read"),
     "a pipe for a graph": (_replace_by(lambda path: os.mkfifo(path)), "model.onnx is not a regular file"),
     "a dangling link": (_replace_by(lambda path: path.symlink_to("/nowhere")), "model.onnx is missing"),
+    "a name with a NUL": (
+        _edit_manifest(lambda m: m["files"].update({"x\0y": {"sha256": "0" * 64, "bytes": 1}})),  # type: ignore[attr-defined]
+        "not a file name",
+    ),
+    "a column twice": (
+        _edit_manifest(lambda m: m.update(columns=[{"name": "a", "type": "numeric"}] * 4)),
+        "a name comes twice",
+    ),
+    "golden rows of no shape": (
+        _edit_manifest(lambda m: m["golden"]["input"].update(shape=[], base64="AAAAAA==")),  # type: ignore[index]
+        "golden.input",
+    ),
+    "no golden rows": (
+        _edit_manifest(lambda m: m["golden"]["input"].update(shape=[0, 4], base64="")),  # type: ignore[index]
+        "golden.input: no rows",
+    ),
+    "a tolerance that proves nothing": (
+        _edit_manifest(lambda m: m["golden"]["tolerance"]["float32"]["score"].update(atol=1e9)),  # type: ignore[index]
+        "proves nothing",
+    ),
+    "an infinite tolerance": (
+        _edit_manifest(lambda m: m["golden"]["tolerance"]["float32"]["score"].update(atol=float("inf"))),  # type: ignore[index]
+        "atol",
+    ),
+    "golden answers that are no numbers": (
+        _edit_manifest(
+            lambda m: m["golden"]["outputs"].update(  # type: ignore[index]
+                score=Array.pack(np.full(5, np.nan)).model_dump()
+            )
+        ),
+        "golden.outputs.score: not finite",
+    ),
+    "a calibration of huge ranks": (
+        _edit_manifest(lambda m: m["calibration"].update(rows=10**30, ranks=[*m["calibration"]["ranks"][:-1], 10**30])),  # type: ignore[index]
+        "calibration",
+    ),
+    "a local time": (
+        _edit_manifest(lambda m: m["provenance"].update(created="2026-01-01T00:00:00")),  # type: ignore[attr-defined]
+        "provenance.created",
+    ),
     "a pipe for the manifest": (
         _replace_by(lambda path: os.mkfifo(path), layout.MANIFEST),
         "manifest.json is not a regular file",

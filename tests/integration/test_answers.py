@@ -197,11 +197,12 @@ def wait_until_idle(running: Running) -> None:
 def test_an_expired_call_is_not_run(running: Running) -> None:
     x = rows(1024, 8)
     busy = [running.stub.Score.future(pb.ScoreRequest(model="heavy", tensor=wire.tensor(x))) for _ in range(12)]
-    late = wire.failure(running.stub.Score, pb.ScoreRequest(model="heavy", tensor=wire.tensor(x)), timeout=0.05)
+    late = wire.failure(running.stub.Score, pb.ScoreRequest(model="heavy", tensor=wire.tensor(x)), timeout=0.5)
     assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
     for call in busy:
         call.result(timeout=60)
     wait_until_idle(running)
+    assert running.server.metric("hourglass_requests_total", method="Score", code="DEADLINE_EXCEEDED") == 1
 
 
 def test_health_names(running: Running) -> None:

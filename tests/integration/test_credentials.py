@@ -85,3 +85,43 @@ def test_a_bearer_token_is_asked_for(tmp_path: Path, exported: Path, serve: Call
         health = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
     assert "secret" not in "".join(server.lines) + server.metrics()
+
+
+@pytest.mark.parametrize("kind", ["wrong key", "swapped", "garbage", "garbage authority", "missing"])
+def test_tls_files_that_do_not_belong_together_are_refused(pki: Path, exported: Path, kind: str) -> None:
+    (pki / "garbage").write_text("garbage")
+    cert, key, authority = {
+        "wrong key": ("server.pem", "spy.key", "ca.pem"),
+        "swapped": ("server.key", "server.pem", "ca.pem"),
+        "garbage": ("garbage", "garbage", "ca.pem"),
+        "garbage authority": ("server.pem", "server.key", "garbage"),
+        "missing": ("server.pem", "none", "ca.pem"),
+    }[kind]
+    files = ("--tls-cert", str(pki / cert), "--tls-key", str(pki / key), "--tls-client-ca", str(pki / authority))
+    server = Serve(exported, *files)
+    assert server.wait() == 2
+    assert server.lines[-1].startswith("hourglass-serve: error: --tls-cert, --tls-key, --tls-client-ca: not a")
+
+
+@pytest.mark.parametrize(("content", "what"), [(b"", "holds no token"), ("schlüssel".encode(), "not plain ASCII")])
+def test_tokens_nobody_could_show_are_refused(tmp_path: Path, exported: Path, content: bytes, what: str) -> None:
+    (tmp_path / "tokens").write_bytes(content)
+    server = Serve(exported, "--auth-token-file", str(tmp_path / "tokens"))
+    assert server.wait() == 2
+    assert what in server.lines[-1]
+
+
+def test_refused_callers_are_counted_and_cost_no_memory(
+    tmp_path: Path, exported: Path, serve: Callable[..., Serve]
+) -> None:
+    (tmp_path / "tokens").write_bytes(b"\xef\xbb\xbfsecret\r\n")  # as a Windows editor writes it
+    server = serve(exported, "--auth-token-file", str(tmp_path / "tokens"))
+    big = pb.ScoreRequest(model="line", tensor=pb.Tensor(data_type=1, shape=[1, 4], data=bytes(15 * 2**20)))
+    with grpc.insecure_channel(server.address) as channel:
+        stub = wire.stub(channel)
+        assert stub.Score(REQUEST, metadata=[("authorization", "Bearer secret")]).model.version == 1
+        before = server.metric("process_resident_memory_bytes")
+        calls = [stub.Score.future(big) for _ in range(30)]
+        assert all(call.code() is grpc.StatusCode.UNAUTHENTICATED for call in calls)
+    assert server.metric("process_resident_memory_bytes") - before < 100 * 2**20
+    assert server.metric("hourglass_requests_total", method="Score", code="UNAUTHENTICATED") == 30

@@ -67,11 +67,17 @@ def test_a_start_without_models_is_refused(tmp_path: Path) -> None:
 def test_bad_settings_are_refused_naming_the_setting(tmp_path: Path) -> None:
     exported = ("--exported", str(tmp_path))
     file = tmp_path / "settings.toml"
-    assert refusal() == "--exported: this setting is required"
-    assert "--grpc-port: Input should be" in refusal(*exported, "--grpc-port", "x")
-    assert "--versions: give latest:N" in refusal(*exported, "--versions", "newest")
-    assert "tls_cert and tls_key come together" in refusal(*exported, "--tls-cert", "cert.pem")
-    assert "no such file" in refusal(*exported, "--config", str(file))
+    assert refusal() == "--exported (HOURGLASS_EXPORTED): this setting is required"
+    assert "--grpc-port (HOURGLASS_GRPC_PORT): Input should be" in refusal(*exported, "--grpc-port", "x")
+    assert "--versions (HOURGLASS_VERSIONS): give latest:N" in refusal(*exported, "--versions", "newest")
+    assert "--tls-cert and --tls-key come together" in refusal(*exported, "--tls-cert", "cert.pem")
+    assert "not a file" in refusal(*exported, "--config", str(file))
+    assert "HOURGLASS_REFLECTION" in refusal(*exported, HOURGLASS_REFLECTION="maybe")
+    for never in ("inf", "nan", "1e10"):
+        assert "--drain-seconds" in refusal(*exported, "--drain-seconds", never)
+    artefacts.publish(tmp_path, "line")
+    for host in ("..", "a" * 70):
+        assert host in refusal(*exported, "--host", host, "--grpc-port", "0", "--metrics-port", "0")
     file.write_text("grpc_prot = 1")
     assert "there is no setting 'grpc_prot'" in refusal(*exported, "--config", str(file))
     file.write_text("grpc_port = ")
@@ -83,7 +89,14 @@ def test_flag_beats_environment_beats_file(tmp_path: Path, exported: Path, serve
     file = tmp_path / "settings.toml"
     file.write_text("max_batch_rows = 11\nmax_queue_rows = 111\nmax_message_bytes = 100000\n")
     server = serve(
-        exported, "--max-batch-rows", "33", "--config", str(file), HOURGLASS_MAX_BATCH_ROWS="22", HOURGLASS_TYPO="1"
+        exported,
+        "--max-batch-rows",
+        "33",
+        "--config",
+        str(file),
+        HOURGLASS_MAX_BATCH_ROWS="22",
+        HOURGLASS_TYPO="1",
+        HOURGLASS_TLS_CERT="",
     )
     with grpc.insecure_channel(server.address) as channel:
         limits = wire.stub(channel).ListModels(pb.ListModelsRequest()).limits
@@ -156,6 +169,23 @@ def use_external_data(model: onnx.ModelProto) -> None:
         entry.key, entry.value = key, value
 
 
+def fail_at_run_time(model: onnx.ModelProto) -> None:
+    """Row 99 of a matrix of few rows: only a run finds out."""
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([99], dtype=np.int64), "row"))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["w", "row"], ["outside"], axis=0))
+    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["outside"], ["sum"], keepdims=0))
+    rest = model.graph.node[-3]
+    model.graph.node.append(onnx.helper.make_node("Add", ["unused", "sum"], [rest.output[0]]))
+    rest.output[0] = "unused"
+
+
+def scalar_score(model: onnx.ModelProto) -> None:
+    model.graph.output[2].type.tensor_type.shape.ClearField("dim")
+    last = model.graph.node[-1]
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["each"], [last.output[0]], keepdims=0))
+    last.output[0] = "each"
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "golden rows that differ": (
         lambda exported: artefacts.publish(exported, "line", damage=rewrite_golden),
@@ -167,6 +197,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda exported: publish_graph(exported, lambda model: model.ClearField("graph")),
         "onnxruntime refuses the graph",
     ),
+    "a graph that fails when it is run": (
+        lambda exported: publish_graph(exported, fail_at_run_time),
+        "InvalidArgument",
+    ),
+    "an output without rows": (lambda exported: publish_graph(exported, scalar_score), "'score' is tensor(float) []"),
     "external data": (lambda exported: publish_graph(exported, use_external_data), "onnxruntime refuses the graph"),
 }
 
@@ -184,6 +219,40 @@ def test_the_newest_version_that_proves_itself_is_served(exported: Path, serve: 
     with grpc.insecure_channel(server.address) as channel:
         assert wire.stub(channel).Score(REQUEST).model.version == 1
     assert server.metric("hourglass_model_load_failures_total", model="line") == 1
+
+
+def test_folders_without_a_version_are_no_models_yet(exported: Path, serve: Starter) -> None:
+    """As they are while a first model is being exported, or after an exporter was killed."""
+    (exported / "fresh" / ".draft-1").mkdir(parents=True)
+    (exported / "lost+found").mkdir()
+    server = serve(exported)
+    with grpc.insecure_channel(server.address) as channel:
+        assert len(wire.stub(channel).ListModels(pb.ListModelsRequest()).models) == 1
+
+
+def test_sigterm_is_heard_while_models_are_loaded(exported: Path) -> None:
+    for number in range(60):
+        artefacts.publish(exported, f"model-{number}")
+    server = Serve(exported)
+    server.wait_logged("model loaded")
+    server.terminate()
+    assert server.wait() == 0
+    assert server.wait_logged("stopped while loading")
+    assert sum(entry["message"] == "model loaded" for entry in server.log) < 60
+
+
+def test_a_slow_model_does_not_keep_others_waiting(exported: Path, serve: Starter) -> None:
+    for name in ("slow", "slower", "slowest"):
+        artefacts.publish(exported, name, work=400)
+    server = serve(exported)
+    many = wire.tensor(np.ones((1024, 4), dtype=np.float32))
+    with grpc.insecure_channel(server.address) as channel:
+        stub = wire.stub(channel)
+        slow = [stub.Score.future(pb.ScoreRequest(model=name, tensor=many)) for name in ("slow", "slower", "slowest")]
+        stub.Score(REQUEST)
+        assert not any(call.done() for call in slow)
+        for call in slow:
+            call.result(timeout=120)
 
 
 def test_the_policy_decides_how_many_versions_are_loaded(exported: Path, serve: Starter) -> None:
@@ -312,6 +381,21 @@ def test_the_drain_can_be_skipped(exported: Path, serve: Starter, ask: str) -> N
         server.terminate()
     assert server.wait(30) == 0
     assert server.wait_logged("stopped")
+
+
+def test_every_watcher_is_told_though_others_leave(exported: Path, serve: Starter) -> None:
+    server = serve(exported, "--drain-seconds", "600")
+    request = health_pb2.HealthCheckRequest(service="hourglass.v1.Autoencoder")
+    with grpc.insecure_channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        leaving, staying = health.Watch(request), health.Watch(request)
+        assert next(leaving).status == next(staying).status == health_pb2.HealthCheckResponse.SERVING
+        leaving.cancel()
+        with pytest.raises(grpc.RpcError):
+            next(leaving)
+        health.Check(request)  # the server has seen the cancel before this
+        server.terminate()
+        assert next(staying).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_health_flips_at_once_while_calls_are_still_answered(exported: Path, serve: Starter) -> None:

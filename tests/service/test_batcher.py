@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,16 +69,16 @@ def rows(*values: float) -> np.ndarray:
 @pytest.fixture
 async def make() -> AsyncIterator[Callable[..., tuple[Batcher, Recorder]]]:
     made: list[Batcher] = []
-    with ThreadPoolExecutor(2) as executor:
 
-        def build(run: Gate, max_batch_rows: int = 8, max_queue_rows: int = 1000) -> tuple[Batcher, Recorder]:
-            recorder = Recorder()
-            batcher = Batcher(run, executor, recorder, max_batch_rows=max_batch_rows, max_queue_rows=max_queue_rows)
-            made.append(batcher)
-            return batcher, recorder
+    def build(run: Gate, max_batch_rows: int = 8, max_queue_rows: int = 1000, max_queue_bytes: int = 10**6):
+        recorder = Recorder()
+        bounds = {"max_queue_rows": max_queue_rows, "max_queue_bytes": max_queue_bytes}
+        batcher = Batcher(run, recorder, max_batch_rows=max_batch_rows, **bounds)
+        made.append(batcher)
+        return batcher, recorder
 
-        yield build
-        await asyncio.gather(*(batcher.close() for batcher in made))
+    yield build
+    await asyncio.gather(*(batcher.close() for batcher in made))
 
 
 async def queue_behind(batcher: Batcher, gate: Gate, *requests: np.ndarray) -> list[asyncio.Task]:
@@ -172,12 +172,59 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Cal
     gate = Gate(open_=False)
     batcher, recorder = make(gate, max_batch_rows=4, max_queue_rows=4)
     tasks = await queue_behind(batcher, gate, rows(1, 2, 3))
-    with pytest.raises(Overloaded, match="3 rows are waiting, at most 4 may") as refused:
+    with pytest.raises(Overloaded, match="3 rows, 12 bytes, are waiting; at most 4 rows") as refused:
         await batcher.submit(rows(4, 5), OUT)
     assert 0 < refused.value.retry_after <= 5
     assert recorder.rejections == ["QUEUE_FULL"]
     gate.open.set()
     await asyncio.gather(*tasks)
+
+
+async def test_the_queue_is_bounded_in_bytes_too_and_takes_one_request_of_any_size(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, max_queue_bytes=20)
+    tasks = await queue_behind(batcher, gate, rows(*range(6)))  # 24 bytes, alone
+    with pytest.raises(Overloaded, match="24 bytes"):
+        await batcher.submit(rows(1), OUT)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert recorder.rejections == ["QUEUE_FULL"]
+    assert (await batcher.submit(rows(1), OUT))["out"][0, 0] == 2
+
+
+async def test_the_time_to_come_back_is_about_right_from_the_first_batch_on(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, max_queue_rows=8)
+    first = asyncio.create_task(batcher.submit(rows(0), OUT))
+    await gate.wait_entered()
+    started = time.perf_counter()
+    while time.perf_counter() - started < 0.2:  # a run of 0.2 s for one row
+        await asyncio.sleep(0.01)
+    gate.pass_one()
+    await first
+    waiting = await queue_behind(batcher, gate, rows(1, 2, 3, 4))
+    with pytest.raises(Overloaded) as refused:
+        await batcher.submit(rows(*range(5)), OUT)
+    assert 0.6 < refused.value.retry_after < 3
+    gate.open.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_finding_the_guilty_row_takes_few_runs(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, max_batch_rows=128)
+    tasks = await queue_behind(batcher, gate, *(rows(666 if i == 77 else i) for i in range(128)))
+    gate.open.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [i for i, answer in enumerate(answers[1:]) if isinstance(answer, Exception)] == [77]
+    assert len(gate.runs) <= 1 + 2 * 8 + 1
+
+
+async def test_a_runtime_that_loses_rows_is_found_out(make: Callable) -> None:
+    batcher, _ = make(lambda rows, outputs: dict.fromkeys(outputs, rows[1:]))
+    with pytest.raises(InferenceFailed) as failed:
+        await batcher.submit(rows(1, 2), OUT)
+    assert "2 rows came back" in str(failed.value.__cause__)
 
 
 async def test_what_expires_in_the_queue_is_never_run(make: Callable) -> None:
