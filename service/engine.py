@@ -93,7 +93,8 @@ class Engine:
         versions = self._snapshot.get(name)
         if not versions:
             raise ModelNotFound(
-                f"there is no model {name[:64]!r} here; ListModels names those there are", field="model"
+                f"there is no model {name[:64]!r} here; ListModels (`hourglass models`) names those there are",
+                field="model",
             )
         if version == 0:
             return next(iter(versions.values()))

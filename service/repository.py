@@ -42,6 +42,8 @@ class Repository:
                 raise StartError(f"--exported {self.root}: no version of {name!r} can be served; the log says why")
             live += versions
         if not live:
+            if self._is_one_model():
+                raise StartError(f"--exported {self.root}: this is one model: give the folder it is in")
             raise StartError(f"--exported {self.root}: holds no models; publish one with `hourglass-train fit`")
         return live
 
@@ -50,6 +52,12 @@ class Repository:
             return layout.names(self.root)
         except OSError as error:
             raise StartError(f"--exported {error.filename or self.root}: {error.strerror}") from None
+
+    def _is_one_model(self) -> bool:
+        try:
+            return bool(layout.versions(self.root.parent, self.root.name))
+        except (ValueError, OSError):
+            return False
 
     async def _load_versions(self, name: str) -> list[LiveModel]:
         live: list[LiveModel] = []

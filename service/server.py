@@ -81,7 +81,8 @@ async def _serve(settings: Settings) -> None:
     )
     await stop.asked.wait()
     health.drain()
-    log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
+    if not stop.at_once.is_set():
+        log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
     await stop.drained(settings.drain_seconds)
     log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
     async with guard.last_calls():
@@ -101,18 +102,18 @@ class _Stop:
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
-        self._at_once = asyncio.Event()
+        self.at_once = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
 
     def _terminate(self) -> None:
         if self.asked.is_set():
-            self._at_once.set()
+            self.at_once.set()
         self.asked.set()
 
     def _interrupt(self) -> None:
-        self._at_once.set()
+        self.at_once.set()
         self.asked.set()
 
     async def asked_before(self, task: asyncio.Task[object]) -> None:
@@ -123,7 +124,7 @@ class _Stop:
 
     async def drained(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._at_once.wait(), seconds)
+            await asyncio.wait_for(self.at_once.wait(), seconds)
         except TimeoutError:
             return
 

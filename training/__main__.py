@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from training.config import FitConfig, check_same, read_option, read_toml, validated
 from training.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from training.progress import Progress
 
 _OWN_PACKAGES = ("training", "hourglass")
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in FitConfig.model_fields.items():
         if name != "options":
             default = "" if field.is_required() or field.default in (None, ()) else f" [{field.default}]"
-            help_text = f"{field.description}{default}".replace("%", "%%")
+            help_text = f"{_meaning(field)}{default}".replace("%", "%%")
             fit.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=help_text)
     fit.add_argument("--option", action="append", metavar="KEY=VALUE", help="one of the variant's own settings")
     fit.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; flags override them")
@@ -114,11 +116,17 @@ def _list(_parsed: argparse.Namespace) -> None:
     table = Table("variant", "for", "option", "default", "meaning", title="Variants")
     for name, variant in registered().items():
         fields = variant.options_class.model_fields.items()
-        options = [(key, str(field.default), field.description) for key, field in fields] or [("", "", "")]
+        options = [(key, str(field.default), _meaning(field)) for key, field in fields] or [("", "", "")]
         for first, option in zip([True] + [False] * len(options), options, strict=False):
             table.add_row(*((name, variant.summary) if first else ("", "")), *option)
         table.add_section()
     Console().print(table)
+
+
+def _meaning(field: FieldInfo) -> str:
+    """The description, and the words to choose from where there are such."""
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return f"{field.description}: {', '.join(choices)}" if choices else str(field.description)
 
 
 def _progress() -> Progress:

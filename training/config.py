@@ -71,11 +71,15 @@ def validated(model: type[Model], values: Mapping[str, Any], what: str) -> Model
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # about several keys: the message names them
+            raise ConfigError(f"{what}s: {message}") from None
+        key = str(first["loc"][0])
         if first["type"] == "missing":
             raise ConfigError(f"{what} {key!r} is required") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{what} {key!r}: {message} (got {first['input']!r})") from None
+        raise ConfigError(
+            f"{what} {key!r}: {message} (got {first['input']!r}; it is: {model.model_fields[key].description})"
+        ) from None
 
 
 def check_same(config: FitConfig, settings: Mapping[str, Any], whose: str) -> None:

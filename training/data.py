@@ -57,11 +57,22 @@ def load(config: FitConfig) -> Dataset:
         columns = _columns(file, config)
         rows = _read(file, columns, config)
     except FileError as error:
-        raise DataError(str(error)) from error
+        hint = " (--ignore COLUMN leaves a column out)" if "is not a number" in str(error) else ""
+        raise DataError(f"{error}{hint}") from error
     _check(config.data, rows, columns)
     digest = hashlib.sha256(str(rows.shape).encode())
     digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
     return Dataset(Path(config.data).name, torch.from_numpy(rows), columns, digest.hexdigest())
+
+
+def counting_column(dataset: Dataset) -> str | None:
+    """A column that only counts the rows, 0, 1, 2, … or 1, 2, 3, …: an index that a table was saved with."""
+    counts = torch.arange(len(dataset.rows), dtype=torch.float32)
+    for number, name in enumerate(dataset.columns or ()):
+        column = dataset.rows[:, number]
+        if torch.equal(column - column[0], counts) and column[0] in (0, 1):
+            return name
+    return None
 
 
 def split(dataset: Dataset, seed: int) -> Splits:
@@ -130,6 +141,8 @@ def _canonical(label: object) -> str:
 
 def _check(source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> None:
     """Raises DataError when there are too few rows, or nothing in them to learn."""
+    if not len(rows):
+        raise DataError(f"{source}: no row is left to learn from: every label is among --exclude-label")
     if len(rows) < MIN_ROWS:
         raise DataError(
             f"{source}: {len(rows)} row{'s' * (len(rows) != 1)} to learn from, but the three splits "

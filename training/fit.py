@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from training import checkpoint, data
 from training.autoencoder import Autoencoder, find
 from training.config import FitConfig, validated
 from training.data import Dataset
-from training.errors import RunError
+from training.errors import ConfigError, RunError
 from training.export import Trained, export, false_alarm_rate
 from training.graphs import Served
 from training.networks import Architecture
@@ -30,8 +31,28 @@ def fit(config: FitConfig, progress: Progress) -> Path:
     validated(find(config.variant).options_class, config.options, f"{config.variant} option")  # before data are read
     dataset = data.load(config)
     build(config, dataset.row_shape)  # nor is a run begun that cannot be built
+    _check_writable(config.exported)
+    _describe(dataset, config, progress)
     run = Run.create(config, dataset)
     return _train_and_publish(run, dataset, progress)
+
+
+def _check_writable(exported: Path) -> None:
+    """Raises ConfigError before hours of training, rather than after them."""
+    existing = next(folder for folder in (exported, *exported.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--exported {exported}: {existing} is not a folder that can be written to")
+
+
+def _describe(dataset: Dataset, config: FitConfig, progress: Progress) -> None:
+    sizes = data.split(dataset, config.seed).sizes()
+    shape = " × ".join(map(str, dataset.row_shape))
+    names = dataset.columns or ()
+    shown = f" columns: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else " numbers a row"
+    progress.say(f"{len(dataset.rows):,} rows of {shape}{shown}")
+    progress.say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sizes.items()))
+    if counting := data.counting_column(dataset):
+        progress.warn(f"column {counting!r} only counts the rows: --ignore {counting} leaves it out")
 
 
 def resume(run: Run, progress: Progress) -> Path:

@@ -21,12 +21,12 @@ class Progress:
         self._console = console
 
     def warn(self, message: str) -> None:
-        self._say(f"warning: {message}")
+        self.say(f"warning: {message}")
 
     @contextmanager
     def training(self, run: Run) -> Iterator[Callable[[EpochRecord], None]]:
         """Gives the function to call after each epoch."""
-        self._say(f"run {run.folder}")
+        self.say(f"run {run.folder}")
         shown = self._on_terminal(run) if self._console.is_terminal else self._in_lines(run)
         with shown as show:
             yield show
@@ -37,7 +37,7 @@ class Progress:
             with self._console.status(what):
                 yield
         else:
-            self._say(what)
+            self.say(what)
             yield
 
     @contextmanager
@@ -68,13 +68,13 @@ class Progress:
             last = record
             if time.monotonic() - printed >= _LINE_SECONDS:
                 printed, last = time.monotonic(), None
-                self._say(_line(record, run.config.epochs))
+                self.say(_line(record, run.config.epochs))
 
         yield show
         if last:
-            self._say(_line(last, run.config.epochs))
+            self.say(_line(last, run.config.epochs))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -59,6 +59,8 @@ def test_a_start_without_models_is_refused(tmp_path: Path) -> None:
     free = ("--grpc-port", "0", "--metrics-port", "0")
     assert "holds no models" in refusal("--exported", str(tmp_path), *free)
     assert "No such file" in refusal("--exported", str(tmp_path / "nowhere"), *free)
+    artefacts.publish(tmp_path / "other", "line")
+    assert "this is one model" in refusal("--exported", str(tmp_path / "other" / "line"), *free)
     artefacts.publish(tmp_path, "broken", damage=lambda folder: (folder / MODEL).unlink())
     artefacts.publish(tmp_path, "line")
     assert "no version of 'broken' can be served" in refusal("--exported", str(tmp_path), *free)

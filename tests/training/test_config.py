@@ -27,7 +27,7 @@ def test_flags_and_toml_write_lists_their_own_way():
         ({"learning_rate": "inf"}, "'learning_rate'"),
         ({"learning_rate": -1}, "'learning_rate'"),
         ({"false_alarm_rate": 1}, "'false_alarm_rate'"),
-        ({"hidden": "64,0"}, "'hidden.1'"),
+        ({"hidden": "64,0"}, "'hidden'"),
         ({"network": "rnn"}, "'network'"),
         ({"name": "Big Name"}, "not a model name"),
         ({"name": "../x"}, "not a model name"),

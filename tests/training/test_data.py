@@ -124,7 +124,7 @@ def test_pixels_may_be_constant_but_not_all(config: Config, tmp_path: Path):
         ({"ignore": "a,b,c", "label": "kind"}, "no column is left"),
         ({"exclude_label": "1"}, "--exclude-label needs --label"),
         ({"label": "kind", "exclude_label": "goods"}, "no row has the label 'goods' (did you mean good?)"),
-        ({"label": "kind", "exclude_label": "good,bad"}, "0 rows to learn from"),
+        ({"label": "kind", "exclude_label": "good,bad"}, "every label is among --exclude-label"),
     ],
 )
 def test_wrong_columns_and_labels_are_refused(config: Config, tmp_path: Path, settings: dict[str, str], says: str):
@@ -134,3 +134,17 @@ def test_wrong_columns_and_labels_are_refused(config: Config, tmp_path: Path, se
     with pytest.raises(DataError) as error:
         data.load(config(data=str(file), **settings))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_index_that_was_saved_with_the_table_is_noticed(
+    tmp_path: Path, config: Callable[..., FitConfig], start: int
+) -> None:
+    file = tmp_path / "t.csv"
+    values = np.random.default_rng(0).standard_normal(50)
+    file.write_text(",a\n" + "".join(f"{start + i},{value}\n" for i, value in enumerate(values)))
+    dataset = data.load(config(data=str(file)))
+    assert dataset.columns is not None
+    assert data.counting_column(dataset) == dataset.columns[0]
+    shuffled = data.Dataset(dataset.source, dataset.rows.flip(0), dataset.columns, dataset.sha256)
+    assert data.counting_column(shuffled) is None
