@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from hourglass.contract.manifest import EMBEDDING, RECONSTRUCTION
 from training import scoring, variants
 from training.errors import ConfigError, nearest
-from training.networks import Architecture
+from training.networks import Architecture, Network
 
 _registry: dict[str, type[Autoencoder]] = {}
 
@@ -42,10 +42,10 @@ class Autoencoder(nn.Module):
     """Rows in scaled units -> embedding -> rows in scaled units. Shapes: [n, *row_shape] <-> [n, embedding_dim]."""
 
     variant: ClassVar[str]
-    # For people: what it is for, and what it minimises, in one formula.
+    # For people: what it is for.
     summary: ClassVar[str]
-    objective: ClassVar[str]
     options_class: ClassVar[type[Options]] = Options
+    networks: ClassVar[tuple[Network, ...]] = ("mlp", "conv")
     # How embeddings are distributed a priori, None when they are not: see Manifest.prior.
     prior: ClassVar[Literal["standard_normal"] | None] = None
 
@@ -59,9 +59,18 @@ class Autoencoder(nn.Module):
 
     def __init__(self, architecture: Architecture, options: Options) -> None:
         super().__init__()
+        if architecture.network not in self.networks:
+            raise ConfigError(
+                f"{self.variant} is not defined for --network {architecture.network}: use {' or '.join(self.networks)}"
+            )
         self.architecture = architecture
         self.options = options
         self.encoder, self.decoder = self.build()
+
+    @property
+    def objective(self) -> str:
+        """What is minimised with these options, in one formula for people; a class attribute will do."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it minimises: objective")
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         """The two networks, weights drawn from torch's global generator."""
@@ -100,8 +109,8 @@ class Autoencoder(nn.Module):
         return True
 
     def monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
-        """What the field looks at besides the loss, for the record: of all early-stop rows, without gradients."""
-        return {}
+        """What the field looks at besides the loss, for the record: of some thousand early-stop rows, no gradients."""
+        return unit_activity(self.encode(rows))
 
     def facts(self) -> dict[str, str]:
         """What the card says of this model besides its options."""
@@ -115,6 +124,20 @@ class Autoencoder(nn.Module):
 def squared_error(reconstruction: Tensor, rows: Tensor) -> Tensor:
     """Summed over features, averaged over the batch: a scalar."""
     return (reconstruction - rows).square().sum() / len(rows)
+
+
+def unit_activity(embedding: Tensor) -> dict[str, float | list[float]]:
+    """How much of an embedding, [n, embedding_dim], is in use over n rows.
+
+    active_units: of variance above 0.01 (Burda et al. 2016); dead_units: the same number for every row, to 1e-6;
+    mean_sparsity: share of numbers within 0.01 of 0.
+    """
+    spread = embedding.amax(dim=0) - embedding.amin(dim=0)
+    return {
+        "active_units": float((embedding.var(dim=0, correction=0) > 0.01).sum()),
+        "dead_units": float((spread <= 1e-6).sum()),
+        "mean_sparsity": (embedding.abs() <= 0.01).float().mean().item(),
+    }
 
 
 def total(parts: Mapping[str, Tensor]) -> Tensor:

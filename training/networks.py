@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from training.errors import ConfigError
+
+Network = Literal["mlp", "conv"]
 
 CONV_CHANNELS = (32, 64)
 IMAGE_WIDTHS = (512, 256)
@@ -22,13 +25,15 @@ class Architecture:
     """What a variant needs to build its networks.
 
     hidden: widths of the fully connected layers, or channels of the stages that each halve the image, from the input
-    to the embedding; the decoder mirrors them.
+    to the embedding; the decoder mirrors them. shallow: a fully connected network has no hidden layer of its own
+    accord.
     """
 
     row_shape: tuple[int, ...]
     embedding_dim: int
-    network: Literal["mlp", "conv"] = "mlp"
+    network: Network = "mlp"
     hidden: tuple[int, ...] = ()
+    shallow: bool = False
 
     def __post_init__(self) -> None:
         if self.network == "conv" and len(self.row_shape) not in (2, 3):
@@ -40,24 +45,72 @@ class Architecture:
             return self.hidden
         if self.network == "conv":
             return CONV_CHANNELS
+        if self.shallow:
+            return ()
         if len(self.row_shape) > 1:
             return IMAGE_WIDTHS
         # A table's wide network learns to repeat anomalies as well: over 8 ADBench sets and 2 seeds this one ranks them
         # better than (512, 256), trained on normal rows (mean AUROC .888 to .879) and on all rows (.785 to .741).
         return (max(TABLE_WIDTH, 2 * self.embedding_dim),)
 
-    def encoder(self, outputs: int | None = None) -> nn.Module:
+    def without_hidden_layers(self) -> Architecture:
+        """One fully connected layer each way, unless `hidden` asks for more."""
+        return replace(self, shallow=True)
+
+    def encoder(self, outputs: int | None = None) -> nn.Sequential:
         """outputs: numbers per row, the embedding's size when not given."""
         outputs = outputs or self.embedding_dim
         if self.network == "conv":
             return _conv_encoder(self.row_shape, self.widths, outputs)
         return nn.Sequential(nn.Flatten(), *_dense([math.prod(self.row_shape), *self.widths, outputs]))
 
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> nn.Sequential:
         if self.network == "conv":
             return _conv_decoder(self.row_shape, self.widths, self.embedding_dim)
         layers = _dense([self.embedding_dim, *reversed(self.widths), math.prod(self.row_shape)])
         return nn.Sequential(*layers, nn.Unflatten(1, self.row_shape))
+
+    def tied(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Encoder and decoder of one set of weights, each decoder layer the transpose of its mirror: mlp only."""
+        if self.network == "conv":
+            raise ConfigError("tied weights are for fully connected layers: use --network mlp")
+        encoder = self.encoder()
+        layers: list[nn.Module] = []
+        for layer in reversed([layer for layer in encoder if isinstance(layer, nn.Linear)]):
+            layers += [_Transposed(layer), nn.ReLU()]
+        return encoder, nn.Sequential(*layers[:-1], nn.Unflatten(1, self.row_shape))
+
+
+def pairs(encoder: nn.Sequential, decoder: nn.Sequential) -> list[tuple[nn.Sequential, nn.Sequential]]:
+    """The encoder's layers from the input on, each with the decoder's layer that mirrors it; modules are shared.
+
+    The decoder's layers come without their ReLU: what they give back is held to activations by squared error.
+    """
+    up: list[list[nn.Module]] = [[]]
+    for module in encoder:
+        up[-1].append(module)
+        if isinstance(module, nn.ReLU):
+            up.append([])
+    down: list[list[nn.Module]] = []
+    for module in decoder:
+        if any(True for _ in module.parameters()):
+            down.append([])
+        if not isinstance(module, nn.ReLU):
+            down[-1].append(module)
+    return [(nn.Sequential(*u), nn.Sequential(*d)) for u, d in zip(up, reversed(down), strict=True)]
+
+
+class _Transposed(nn.Module):
+    """A linear layer back, with the weights of `layer` and a bias of its own."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = layer.weight
+        self.bias = nn.Parameter(torch.zeros(layer.in_features))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        # Not linear() of the transpose: exported, that would be a second copy of the weights.
+        return torch.addmm(self.bias, rows, self.weight)
 
 
 def _dense(sizes: Sequence[int]) -> list[nn.Module]:
@@ -99,7 +152,7 @@ def _channels(row_shape: tuple[int, ...]) -> int:
     return row_shape[2] if len(row_shape) == 3 else 1
 
 
-def _conv_encoder(row_shape: tuple[int, ...], stages: tuple[int, ...], outputs: int) -> nn.Module:
+def _conv_encoder(row_shape: tuple[int, ...], stages: tuple[int, ...], outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = [_ChannelsFirst()]
     for channels, following in pairwise((_channels(row_shape), *stages)):
         layers += [nn.Conv2d(channels, following, 3, stride=2, padding=1), nn.ReLU()]
@@ -107,7 +160,7 @@ def _conv_encoder(row_shape: tuple[int, ...], stages: tuple[int, ...], outputs: 
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(stages[-1] * height * width, outputs))
 
 
-def _conv_decoder(row_shape: tuple[int, ...], stages: tuple[int, ...], embedding_dim: int) -> nn.Module:
+def _conv_decoder(row_shape: tuple[int, ...], stages: tuple[int, ...], embedding_dim: int) -> nn.Sequential:
     sizes = _sizes(row_shape, len(stages))
     height, width = sizes[-1]
     layers: list[nn.Module] = [

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.errors import ConfigError
-from training.networks import Architecture
+from training.networks import Architecture, pairs
 from training.scaling import Scaling
 
 SIZES = st.integers(1, 33)
@@ -61,6 +61,43 @@ def test_conv_keeps_rows_and_columns_and_channels_apart():
 def test_conv_refuses_tables():
     with pytest.raises(ConfigError, match="conv needs images"):
         Architecture((21,), 5, "conv")
+
+
+def test_tied_layers_are_each_others_transpose():
+    encoder, decoder = Architecture((2, 3), 2, "mlp", (4,)).tied()
+    embedding = torch.rand(5, 2)
+    first, second = encoder[1].weight, encoder[3].weight
+    expected = (embedding @ second + decoder[0].bias).relu() @ first + decoder[2].bias
+    torch.testing.assert_close(decoder(embedding).flatten(1), expected)
+    assert len({id(p) for p in (*encoder.parameters(), *decoder.parameters())}) == 6
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Architecture((3, 2), 2, "mlp", (5, 4)),
+        Architecture((7, 5), 3, "conv", (4, 6)),
+        Architecture((6,), 2, shallow=True),
+    ],
+)
+def test_each_layer_is_paired_with_its_mirror(architecture: Architecture):
+    encoder, decoder = architecture.encoder(), architecture.decoder()
+    rows = hidden = torch.rand(2, *architecture.row_shape)
+    found = pairs(encoder, decoder)
+    assert len(found) == len(architecture.widths) + 1
+    for up, down in found:
+        assert down(up(hidden)).numel() == hidden.numel()
+        hidden = up(hidden)
+    torch.testing.assert_close(hidden, encoder(rows))
+    for i, (_, down) in enumerate(reversed(found)):
+        hidden = down(hidden) if i == len(found) - 1 else down(hidden).relu()
+    torch.testing.assert_close(hidden, decoder(encoder(rows)))
+
+
+def test_shallow_means_no_hidden_layer_unless_one_is_asked_for():
+    assert Architecture((784,), 8).without_hidden_layers().widths == ()
+    assert Architecture((784,), 8, "mlp", (32,)).without_hidden_layers().widths == (32,)
+    assert Architecture((28, 28), 8, "conv").without_hidden_layers().widths == (32, 64)
 
 
 def test_tables_are_standardised_per_column_and_clipped_at_ten_spreads():

@@ -1,44 +1,76 @@
 """The denoising autoencoder: Vincent et al. 2008, "Extracting and composing robust features with denoising
-autoencoders", and 2010, "Stacked denoising autoencoders" (section 3.3 has the three corruptions)."""
+autoencoders", and 2010, "Stacked denoising autoencoders" (section 3.3: corruptions; 4.2: the emphasised loss)."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from training import noise
-from training.autoencoder import Autoencoder, Clock, Options, squared_error
+from training.autoencoder import Clock, Options
+from training.errors import nearest
 from training.networks import Architecture
+from training.noise import Damaged
+from training.variants.basic import Basic, BasicOptions
+
+NOISES = ("masking", "gaussian", "salt_and_pepper")
 
 
-class DenoisingOptions(Options):
+class DenoisingOptions(BasicOptions):
     noise: Annotated[
-        Literal["masking", "gaussian", "salt_and_pepper"],
-        Field(description="how training rows are damaged"),
+        str,
+        Field(description="damage to training rows: masking, gaussian, salt_and_pepper or your own module:function"),
     ] = "masking"
     noise_level: Annotated[
         float,
         Field(gt=0, allow_inf_nan=False, description="share of damaged features; gaussian: standard deviation"),
     ] = 0.25
+    damaged_weight: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="alpha: weight of damaged features in the loss")
+    ] = 1.0
+    clean_weight: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="beta: weight of the other features in the loss")
+    ] = 1.0
+
+    @property
+    def own(self) -> bool:
+        """Whether the corruption is a function of the user's."""
+        return ":" in self.noise
+
+    @property
+    def emphasised(self) -> bool:
+        return (self.damaged_weight, self.clean_weight) != (1, 1)
 
     @model_validator(mode="after")
-    def _a_share_is_at_most_one(self) -> DenoisingOptions:
-        if self.noise != "gaussian" and self.noise_level > 1:
+    def _fits(self) -> DenoisingOptions:
+        if self.own:
+            module, _, function = self.noise.partition(":")
+            if not all(part.isidentifier() for part in (*module.split("."), function)):
+                raise ValueError(f"noise {self.noise!r} is not module:function")
+            if "noise_level" in self.model_fields_set:
+                raise ValueError(f"noise_level is not for noise {self.noise!r}: the function knows its own")
+        elif self.noise not in NOISES:
+            raise ValueError(f"unknown noise {self.noise!r}{nearest(self.noise, NOISES)}; or module:function")
+        elif self.noise != "gaussian" and self.noise_level > 1:
             raise ValueError(f"noise_level is a share for {self.noise} noise: at most 1, not {self.noise_level:g}")
+        if self.noise == "gaussian" and self.emphasised:
+            raise ValueError("gaussian noise damages every feature: leave damaged_weight and clean_weight out")
+        if self.damaged_weight == self.clean_weight == 0:
+            raise ValueError("damaged_weight and clean_weight are both 0: nothing would be learned")
         return self
 
 
-class Denoising(Autoencoder):
+class Denoising(Basic):
     """Learns to give back the clean row from a damaged one."""
 
     variant: ClassVar[str] = "denoising"
     summary: ClassVar[str] = "gives back the clean row from a damaged one: repair, robust embeddings"
-    objective: ClassVar[str] = "mean over rows of sum over features of (x - g(f(x~)))^2, x~ the damaged x"
     options_class: ClassVar[type[Options]] = DenoisingOptions
 
+    options: DenoisingOptions
     low: Tensor
     high: Tensor
 
@@ -47,6 +79,15 @@ class Denoising(Autoencoder):
         bounds = architecture.row_shape if len(architecture.row_shape) == 1 else ()
         self.register_buffer("low", torch.zeros(bounds))
         self.register_buffer("high", torch.ones(bounds))
+        self._own = noise.imported(self.options.noise) if self.options.own else None
+
+    @property
+    def objective(self) -> str:
+        damage = f"x~ the x damaged by {self.options.noise}"
+        if not self.options.emphasised:
+            return f"{self.error()}, y = g(f(x~)), {damage}"
+        weights = f"w = {self.options.damaged_weight:g} for damaged features, {self.options.clean_weight:g} for others"
+        return f"{self.error('w ')}, y = g(f(x~)), {damage}, {weights}"
 
     def prepare(self, rows: Tensor, generator: Generator) -> None:
         """Salt and pepper are the extremes of each column of a table, of all pixels of images."""
@@ -54,15 +95,28 @@ class Denoising(Autoencoder):
         self.low.copy_(extremes.min)
         self.high.copy_(extremes.max)
 
-    def corrupt(self, rows: Tensor, generator: Generator) -> Tensor:
+    def corrupt(self, rows: Tensor, generator: Generator) -> Damaged:
         options = self.options
-        assert isinstance(options, DenoisingOptions)
-        if options.noise == "masking":
-            return noise.masking(rows, options.noise_level, generator)
-        if options.noise == "gaussian":
-            return noise.gaussian(rows, options.noise_level, generator)
-        return noise.salt_and_pepper(rows, options.noise_level, self.low, self.high, generator)
+        if self._own:
+            return noise.by_user(rows, self._own, options.noise, generator)
+        return damaged(rows, options, self.low, self.high, generator)
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
-        reconstruction = self.decode(self.encode(self.corrupt(rows, generator)))
-        return {"reconstruction_sse_per_row": squared_error(reconstruction, rows)}
+        corrupted = self.corrupt(rows, generator)
+        return self.reconstruction_loss(self.decoder(self.encode(corrupted.rows)), rows, self.weight(corrupted))
+
+    def weight(self, corrupted: Damaged) -> Tensor | None:
+        """Of each feature in the loss; None when all count alike."""
+        options = self.options
+        if not options.emphasised:
+            return None
+        return torch.where(corrupted.where, options.damaged_weight, options.clean_weight)
+
+
+def damaged(rows: Tensor, options: DenoisingOptions, low: Tensor, high: Tensor, generator: Generator) -> Damaged:
+    """rows: any shape [n, ...]; low, high: the pepper and the salt."""
+    if options.noise == "gaussian":
+        return noise.gaussian(rows, options.noise_level, generator)
+    if options.noise == "salt_and_pepper":
+        return noise.salt_and_pepper(rows, options.noise_level, low, high, generator)
+    return noise.masking(rows, options.noise_level, generator)
