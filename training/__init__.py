@@ -6,3 +6,6 @@ import os
 # 1/20 of its speed. Spinning briefly costs a few per cent on an idle machine and keeps half the speed on a busy one.
 # Read when libgomp is loaded, so before torch is.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+# onnxruntime reports its use to its maker unless told not to, from the import on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
