@@ -8,22 +8,24 @@ Large arrays are sent as several messages, a few at a time, and answered in orde
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 import grpc
 import grpc.aio
-import numpy as np
 
-from hourglass import messages, steps
+from hourglass import steps
 from hourglass.connection import Connection
-from hourglass.errors import from_rpc
+from hourglass.errors import HourglassError, from_rpc
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
-from hourglass.steps import Ask, Give, Start, Steps, Wait
+from hourglass.steps import Ask, Give, Pause, Start, Steps, Wait
 from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
 
 T = TypeVar("T")
@@ -44,7 +46,7 @@ class _Base:
         token_file: str | Path | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """server: HOST:PORT, or any gRPC target. timeout: seconds for each RPC, its retries included.
+        """server: HOST:PORT, or any gRPC target. timeout: seconds for each RPC, its retries by gRPC included.
 
         TLS is used when `ca_file` is given; `hourglass.connection.Connection` says how the files go together.
         """
@@ -52,18 +54,26 @@ class _Base:
         self._channel = self._connection.open(self._library)
         self._stub = AutoencoderStub(self._channel)
         self._sizes: dict[tuple[str, int | None], int] = {}
+        self._closed = False
+
+    def _rpc(self, method: str) -> Any:
+        if self._closed:
+            raise ValueError("the client is closed: make a new one")
+        return getattr(self._stub, method)
 
     def _begin(self, call: Callable[..., Any], request: Any) -> Any:
         return call(request, timeout=self._connection.timeout, metadata=self._connection.metadata)
 
-    def _error(self, error: grpc.RpcError, first_row: int) -> Exception:
+    def _error(self, error: grpc.RpcError, step: Any) -> HourglassError:
+        first_row = step.first_row if isinstance(step, Ask | Wait) else 0
         return from_rpc(error, self._connection.server, self._connection.timeout, first_row)
 
 
 class Client(_Base):
     """The blocking client; safe to share between threads. A context manager.
 
-    Methods raise HourglassError, and TypeError or ValueError for rows that are not an array of numbers.
+    Methods raise HourglassError, TypeError or ValueError for rows that are not an array of numbers, and ValueError once
+    the client is closed.
     """
 
     _library = grpc
@@ -80,32 +90,29 @@ class Client(_Base):
 
     def model(self, name: str, version: int | None = None) -> ModelInfo:
         """What a model takes and gives; the newest version unless one is named."""
-        return ModelInfo.decode(self._only(steps.get_model(name, version)).model)
+        return self._only(steps.get_model(name, version))
 
     def embed(self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False) -> Embeddings:
         """rows: array-like [n, ...row shape], n >= 1, in the units of the training data. with_stddev: also how sure
         each number is, of models with a prior."""
-        pieces = self._split(model, rows, version)
-        return Embeddings.join(list(self.embed_batches(model, pieces, version=version, with_stddev=with_stddev)))
+        plan = steps.array(steps.EMBED, self._sizes, model, rows, version, with_stddev=with_stddev)
+        return self._only(plan)
 
     def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
-        return Reconstructions.join(
-            list(self.denoise_batches(model, self._split(model, rows, version), version=version))
-        )
+        return self._only(steps.array(steps.DENOISE, self._sizes, model, rows, version))
 
     def score(
         self, model: str, rows: Any, *, version: int | None = None, false_alarm_rate: float | None = None
     ) -> Scores:
         """rows: as for `embed`. false_alarm_rate: share of normal rows that may be called anomalies; None: the
         model's own."""
-        pieces = self._split(model, rows, version)
-        return Scores.join(list(self.score_batches(model, pieces, version=version, false_alarm_rate=false_alarm_rate)))
+        plan = steps.array(steps.SCORE, self._sizes, model, rows, version, false_alarm_rate=false_alarm_rate)
+        return self._only(plan)
 
     def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
         """embeddings: array-like [n, embedding size], of the model's own embedding space -> the rows they stand for."""
-        pieces = self._split(model, embeddings, version)
-        return Reconstructions.join(list(self._carry_out(steps.call(steps.DECODE, model, pieces, version))))
+        return self._only(steps.array(steps.DECODE, self._sizes, model, embeddings, version))
 
     def generate(self, model: str, rows: int, *, seed: int | None = None, version: int | None = None) -> Generated:
         """New rows, drawn from the model's prior. seed: the same one gives the same rows; None: the server's choice."""
@@ -115,7 +122,7 @@ class Client(_Base):
         self, model: str, rows: int, *, seed: int | None = None, version: int | None = None
     ) -> Iterator[Generated]:
         """As `generate`, message by message: for more rows than fit in memory."""
-        return self._carry_out(steps.generate(model, rows, seed, self.rows_per_message(model, version), version))
+        return self._carry_out(steps.generate(model, rows, seed, version))
 
     def embed_batches(
         self, model: str, batches: Iterable[Any], *, version: int | None = None, with_stddev: bool = False
@@ -144,16 +151,14 @@ class Client(_Base):
         return self._carry_out(steps.call(steps.SCORE, model, batches, version, false_alarm_rate=false_alarm_rate))
 
     def rows_per_message(self, model: str, version: int | None = None) -> int:
-        """How many of the model's rows fit in one message; asked of the server once."""
-        key = (model, version)
-        if key not in self._sizes:
-            self._sizes[key] = messages.rows_per_message(self._only(steps.get_model(model, version)))
-        return self._sizes[key]
+        """How many of the model's rows fit in one message, as the server has it now."""
+        return self._only(steps.rows_per_message(model, version))
 
     def close(self) -> None:
         """Ends what is under way."""
-        self._starter.shutdown(wait=False)
+        self._closed = True
         self._channel.close()
+        self._starter.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         return self
@@ -163,36 +168,34 @@ class Client(_Base):
     ) -> None:
         self.close()
 
-    def _split(self, model: str, rows: Any, version: int | None) -> list[np.ndarray]:
-        return messages.split(messages.as_rows(rows), self.rows_per_message(model, version))
-
     def _only(self, plan: Steps[T]) -> T:
         [answer] = self._carry_out(plan)
         return answer
 
     def _carry_out(self, plan: Steps[T]) -> Iterator[T]:
-        reply: Any = None
-        first_row = 0
+        resume: Callable[[], Any] = partial(next, plan)
         with closing(plan):
             while True:
                 try:
-                    step = plan.send(reply)
+                    step = resume()
                 except StopIteration:
                     return
-                reply = None
+                reply: Any = None
                 try:
                     match step:
                         case Ask(method, request):
-                            reply = self._begin(getattr(self._stub, method), request)
+                            reply = self._begin(self._rpc(method), request)
                         case Start(method, request):
-                            rpc = getattr(self._stub, method).future
-                            reply = self._starter.submit(self._begin, rpc, request).result()
-                        case Wait(call, first_row):
+                            reply = self._starter.submit(self._begin, self._rpc(method).future, request).result()
+                        case Wait(call):
                             reply = call.result()
+                        case Pause(seconds):
+                            time.sleep(seconds)
                         case Give(value):
                             yield value
+                    resume = partial(plan.send, reply)
                 except grpc.RpcError as error:
-                    raise self._error(error, first_row) from None
+                    resume = partial(plan.throw, self._error(error, step))
 
 
 class AsyncClient(_Base):
@@ -207,36 +210,31 @@ class AsyncClient(_Base):
         return await self._only(steps.list_models())
 
     async def model(self, name: str, version: int | None = None) -> ModelInfo:
-        return ModelInfo.decode((await self._only(steps.get_model(name, version))).model)
+        return await self._only(steps.get_model(name, version))
 
     async def embed(
         self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False
     ) -> Embeddings:
-        pieces = await self._split(model, rows, version)
-        answers = self.embed_batches(model, pieces, version=version, with_stddev=with_stddev)
-        return Embeddings.join([part async for part in answers])
+        plan = steps.array(steps.EMBED, self._sizes, model, rows, version, with_stddev=with_stddev)
+        return await self._only(plan)
 
     async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
-        pieces = await self._split(model, rows, version)
-        return Reconstructions.join([part async for part in self.denoise_batches(model, pieces, version=version)])
+        return await self._only(steps.array(steps.DENOISE, self._sizes, model, rows, version))
 
     async def score(
         self, model: str, rows: Any, *, version: int | None = None, false_alarm_rate: float | None = None
     ) -> Scores:
-        pieces = await self._split(model, rows, version)
-        answers = self.score_batches(model, pieces, version=version, false_alarm_rate=false_alarm_rate)
-        return Scores.join([part async for part in answers])
+        plan = steps.array(steps.SCORE, self._sizes, model, rows, version, false_alarm_rate=false_alarm_rate)
+        return await self._only(plan)
 
     async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
-        pieces = await self._split(model, embeddings, version)
-        answers = self._carry_out(steps.call(steps.DECODE, model, pieces, version))
-        return Reconstructions.join([part async for part in answers])
+        plan = steps.array(steps.DECODE, self._sizes, model, embeddings, version)
+        return await self._only(plan)
 
     async def generate(
         self, model: str, rows: int, *, seed: int | None = None, version: int | None = None
     ) -> Generated:
-        size = await self.rows_per_message(model, version)
-        answers = self._carry_out(steps.generate(model, rows, seed, size, version))
+        answers = self._carry_out(steps.generate(model, rows, seed, version))
         return Generated.join([part async for part in answers])
 
     def embed_batches(
@@ -260,12 +258,10 @@ class AsyncClient(_Base):
         return self._carry_out(steps.call(steps.SCORE, model, batches, version, false_alarm_rate=false_alarm_rate))
 
     async def rows_per_message(self, model: str, version: int | None = None) -> int:
-        key = (model, version)
-        if key not in self._sizes:
-            self._sizes[key] = messages.rows_per_message(await self._only(steps.get_model(model, version)))
-        return self._sizes[key]
+        return await self._only(steps.rows_per_message(model, version))
 
     async def close(self) -> None:
+        self._closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -276,32 +272,31 @@ class AsyncClient(_Base):
     ) -> None:
         await self.close()
 
-    async def _split(self, model: str, rows: Any, version: int | None) -> list[np.ndarray]:
-        return messages.split(messages.as_rows(rows), await self.rows_per_message(model, version))
-
     async def _only(self, plan: Steps[T]) -> T:
         [answer] = [answer async for answer in self._carry_out(plan)]
         return answer
 
     async def _carry_out(self, plan: Steps[T]) -> AsyncIterator[T]:
-        reply: Any = None
-        first_row = 0
+        resume: Callable[[], Any] = partial(next, plan)
         with closing(plan):
             while True:
                 try:
-                    step = plan.send(reply)
+                    step = resume()
                 except StopIteration:
                     return
-                reply = None
+                reply: Any = None
                 try:
                     match step:
                         case Ask(method, request):
-                            reply = await self._begin(getattr(self._stub, method), request)
+                            reply = await self._begin(self._rpc(method), request)
                         case Start(method, request):
-                            reply = self._begin(getattr(self._stub, method), request)
-                        case Wait(call, first_row):
+                            reply = self._begin(self._rpc(method), request)
+                        case Wait(call):
                             reply = await call
+                        case Pause(seconds):
+                            await asyncio.sleep(seconds)
                         case Give(value):
                             yield value
+                    resume = partial(plan.send, reply)
                 except grpc.RpcError as error:
-                    raise self._error(error, first_row) from None
+                    resume = partial(plan.throw, self._error(error, step))

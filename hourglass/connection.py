@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +58,8 @@ class Connection:
 
     TLS is used when `ca_file` (the authority that signed the server's certificate) is given; `cert_file` and
     `key_file` add the client's own (mutual TLS). `token_file` holds a bearer token; without TLS it is only sent to
-    this machine. Raises OSError for a file that cannot be read, ValueError for settings that do not fit together.
+    this machine. timeout: seconds. Raises OSError for a file that cannot be read, ValueError for settings that do not
+    fit together.
     """
 
     server: str
@@ -68,6 +72,8 @@ class Connection:
     credentials: grpc.ChannelCredentials | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise ValueError(f"the timeout is a number of seconds above 0, not {self.timeout:g}")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("a client certificate needs both its files: the certificate and the key")
         if self.cert_file is not None and self.ca_file is None:
@@ -92,5 +98,19 @@ class Connection:
 
 
 def _is_this_machine(server: str) -> bool:
-    host = server.rpartition("///")[2]
-    return server.startswith("unix:") or host.startswith(("127.", "localhost:", "[::1]:"))
+    """Whether every address of a gRPC target is a loopback one, written out or `localhost`, or a Unix socket."""
+    if server.startswith(("unix:", "unix-abstract:")):
+        return True
+    addresses = re.sub(r"^(dns:///|dns:(?!//)|ipv4:|ipv6:)", "", server).split(",")
+    return all(_is_loopback(address) for address in addresses)
+
+
+def _is_loopback(address: str) -> bool:
+    parts = re.fullmatch(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(:\d+)?", address)
+    if parts is None:
+        return False
+    host = parts["v6"] or parts["name"]
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, whatever it begins with
+        return False

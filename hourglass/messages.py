@@ -78,7 +78,7 @@ class _Values:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        return cls(np.concatenate([part.values for part in parts]), parts[0].model)
+        return replace(parts[0], values=_concatenated([part.values for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Embeddings(_Values):
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         stddevs = [part.stddev for part in parts if part.stddev is not None]
-        return replace(super().join(parts), stddev=np.concatenate(stddevs) if stddevs else None)
+        return replace(super().join(parts), stddev=_concatenated(stddevs) if stddevs else None)
 
 
 class Reconstructions(_Values):
@@ -115,10 +115,6 @@ class Generated(_Values):
     @classmethod
     def decode(cls, answer: pb.GenerateResponse, rows: int) -> Self:
         return cls(_array(answer.rows, rows), _version(answer.model), answer.seed)
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        return replace(super().join(parts), seed=parts[0].seed)
 
 
 @dataclass(frozen=True)
@@ -148,9 +144,9 @@ class Scores:
     def join(cls, parts: Sequence[Self]) -> Self:
         return replace(
             parts[0],
-            score=np.concatenate([part.score for part in parts]),
-            p_value=np.concatenate([part.p_value for part in parts]),
-            is_anomaly=np.concatenate([part.is_anomaly for part in parts]),
+            score=_concatenated([part.score for part in parts]),
+            p_value=_concatenated([part.p_value for part in parts]),
+            is_anomaly=_concatenated([part.is_anomaly for part in parts]),
         )
 
 
@@ -188,6 +184,10 @@ def _version(message: pb.ModelVersion) -> ModelVersion:
     return ModelVersion(message.name, message.version, message.embedding_space_id)
 
 
+def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def _array(message: pb.Tensor, rows: int) -> np.ndarray:
     dtype = _DTYPES.get(message.data_type)
     shape, data = tuple(message.shape), message.data  # read once: each look copies the bytes
@@ -195,4 +195,4 @@ def _array(message: pb.Tensor, rows: int) -> np.ndarray:
         raise HourglassError(
             grpc.StatusCode.INTERNAL, "BAD_ANSWER", f"the server's answer is not an array of {rows} rows: {list(shape)}"
         )
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+    return np.frombuffer(bytearray(data), dtype=dtype).reshape(shape)  # the caller's own, to write into as well

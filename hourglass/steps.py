@@ -1,26 +1,45 @@
 """What is sent, and in which order: decided here once for both clients.
 
-Each generator yields the next step and is sent that step's outcome; it does no input or output of its own.
+Each generator yields the next step and is sent that step's outcome, or is thrown the HourglassError it ended with; it
+does no input or output of its own.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, MutableMapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import grpc
 
 from hourglass import messages
+from hourglass.errors import HourglassError
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
 _WINDOW = 4
+# How often a version is asked for before it counts as missing: each time another server is asked, and while they are
+# being updated some have it and others do not.
+_TRIES = 8
+
+_NOT_FOUND, _QUEUE_FULL = "MODEL_NOT_FOUND", "QUEUE_FULL"
+# What rows get that were split for limits or a model which are no more.
+_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH")
 
 
 class _Answer(Protocol):
     @property
     def model(self) -> messages.ModelVersion: ...
+
+    @classmethod
+    def decode(cls, answer: Any, rows: int) -> Self: ...
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self: ...
 
 
 T = TypeVar("T")
@@ -29,10 +48,11 @@ A = TypeVar("A", bound=_Answer)
 
 @dataclass(frozen=True)
 class Ask:
-    """Call an RPC and wait for its answer."""
+    """Call an RPC and wait for its answer. first_row: where the request's rows began in the call."""
 
     method: str
     request: Any
+    first_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +65,17 @@ class Start:
 
 @dataclass(frozen=True)
 class Wait:
-    """Wait for a call's answer."""
+    """Wait for a call's answer; may be done more than once."""
 
     call: Any
     first_row: int
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Do nothing for a while."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,8 @@ class Give(Generic[T]):
     value: T
 
 
-Steps = Generator[Ask | Start | Wait | Give[T], Any, None]
+Part = Generator[Ask | Start | Wait | Pause, Any, T]  # of a plan: hands nothing out, and has a result
+Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
 
 @dataclass(frozen=True)
@@ -67,27 +95,44 @@ class Method(Generic[A]):
 
     name: str
     request: Callable[..., Any]
-    decode: Callable[[Any, int], A]
+    answer: type[A]
     field: str = "tensor"
 
 
-EMBED = Method("Embed", pb.EmbedRequest, Embeddings.decode)
-DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions.decode)
-SCORE = Method("Score", pb.ScoreRequest, Scores.decode)
-DECODE = Method("Decode", pb.DecodeRequest, Reconstructions.decode, "embedding")
+EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
+DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
+SCORE = Method("Score", pb.ScoreRequest, Scores)
+DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding")
+
+
+@dataclass(frozen=True)
+class _Message:
+    """Rows that are under way."""
+
+    call: Any
+    ask: Ask  # the same once more
+    rows: int
 
 
 def call(method: Method[A], model: str, batches: Iterable[Any], version: int | None, **options: Any) -> Steps[A]:
     """One message for each batch, answers in order.
 
     The first message goes alone: the version that answers it is named in all others, so that a version published
-    meanwhile does not mix into the answers.
+    meanwhile does not mix into the answers. A full queue is met with fewer messages at once.
     """
-    under_way: deque[tuple[Any, int, int]] = deque()
+    under_way: deque[_Message] = deque()
+    window = _WINDOW
 
     def finish() -> Steps[A]:
-        call, first_row, rows = under_way.popleft()
-        yield Give(method.decode((yield Wait(call, first_row)), rows))
+        nonlocal window
+        message = under_way.popleft()
+        try:
+            answer = yield Wait(message.call, message.ask.first_row)
+        except HourglassError as error:
+            if error.reason == _QUEUE_FULL:
+                window = max(1, window // 2)
+            answer = yield from _once_more(message.ask, error, under_way)
+        yield Give(method.answer.decode(answer, message.rows))
 
     pinned: int | None = None
     next_row = 0
@@ -99,30 +144,67 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
             )
             count = len(rows) if rows.ndim else 0
             if pinned is None:
-                answer = method.decode((yield Ask(method.name, request)), count)
+                answer = method.answer.decode((yield from _ask(Ask(method.name, request))), count)
                 pinned = answer.model.version
                 yield Give(answer)
             else:
-                if len(under_way) == _WINDOW:
+                while len(under_way) >= window:
                     yield from finish()
-                under_way.append(((yield Start(method.name, request)), next_row, count))
+                started = yield Start(method.name, request)
+                under_way.append(_Message(started, Ask(method.name, request, next_row), count))
             next_row += count
         while under_way:
             yield from finish()
     finally:
-        for call, _, _ in under_way:
-            call.cancel()
+        for message in under_way:
+            message.call.cancel()
 
 
-def generate(model: str, rows: int, seed: int | None, size: int, version: int | None) -> Steps[Generated]:
-    """At most `size` rows a message; each message has a seed of its own, one more than the one before.
+def array(
+    method: Method[A],
+    sizes: MutableMapping[tuple[str, int | None], int],
+    model: str,
+    rows: Any,
+    version: int | None,
+    **options: Any,
+) -> Steps[A]:
+    """All rows of one array, in messages under the server's limits. sizes: the limits already learned.
+
+    Nothing is handed out before all is there, so the whole can be done again, once: with the limits of now, and on a
+    version that more servers have.
+    """
+    rows = messages.as_rows(rows)
+    key = (model, version)
+    for last in (False, True):
+        learned = key in sizes
+        if not learned:
+            sizes[key] = yield from _size(model, version)
+        try:
+            answers = yield from _gather(call(method, model, messages.split(rows, sizes[key]), version, **options))
+        except HourglassError as error:
+            too_long = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
+            outdated = learned and (too_long or error.reason in _SPLIT_WRONGLY)
+            missing = version is None and error.reason == _NOT_FOUND
+            if outdated or missing:
+                sizes.pop(key, None)
+            if last or not (outdated or missing):
+                raise
+        else:
+            yield Give(method.answer.join(answers))
+            return
+
+
+def generate(model: str, rows: int, seed: int | None, version: int | None) -> Steps[Generated]:
+    """As many rows a message as fit; each message has a seed of its own, one more than the one before.
 
     The first answer names the version and the seed, so messages go one after the other.
     """
+    size = yield from _size(model, version)
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
-        answer = yield Ask("Generate", pb.GenerateRequest(model=model, version=pinned, rows=count, seed=seed))
+        request = pb.GenerateRequest(model=model, version=pinned, rows=count, seed=seed)
+        answer = yield from _ask(Ask("Generate", request, first_row))
         yield Give(Generated.decode(answer, count))
         pinned, seed = answer.model.version, (answer.seed + 1) % 2**64
         first_row += max(count, 1)
@@ -134,6 +216,77 @@ def list_models() -> Steps[list[ModelInfo]]:
     yield Give([ModelInfo.decode(info) for info in answer.models])
 
 
-def get_model(name: str, version: int | None) -> Steps[pb.GetModelResponse]:
+def get_model(name: str, version: int | None) -> Steps[ModelInfo]:
     """GetModel."""
-    yield Give((yield Ask("GetModel", pb.GetModelRequest(model=name, version=version or 0))))
+    yield Give(ModelInfo.decode((yield from _look_up(name, version)).model))
+
+
+def rows_per_message(model: str, version: int | None) -> Steps[int]:
+    """How many rows fit in one message, by GetModel."""
+    yield Give((yield from _size(model, version)))
+
+
+def _size(model: str, version: int | None) -> Part[int]:
+    return messages.rows_per_message((yield from _look_up(model, version)))
+
+
+def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:
+    answer: pb.GetModelResponse = yield from _ask(
+        Ask("GetModel", pb.GetModelRequest(model=model, version=version or 0))
+    )
+    return answer
+
+
+def _ask(ask: Ask) -> Part[Any]:
+    """The answer, of any server that has the version, where one is named."""
+    for _ in range(_TRIES - 1 if ask.request.version else 0):
+        try:
+            return (yield ask)
+        except HourglassError as error:
+            if error.reason != _NOT_FOUND:
+                raise
+    return (yield ask)
+
+
+def _once_more(ask: Ask, error: HourglassError, others: Iterable[_Message]) -> Part[Any]:
+    """The answer to a message that was refused with `error` after others of its call were answered."""
+    if error.reason == _QUEUE_FULL:
+        # The queue may be full of what we sent ourselves. How it ends is looked at when its turn comes.
+        for message in others:
+            with suppress(HourglassError):
+                yield Wait(message.call, message.ask.first_row)
+        yield Pause(error.retry_after or 0.0)
+    elif error.reason != _NOT_FOUND:
+        raise error
+    try:
+        return (yield from _ask(ask))
+    except HourglassError as problem:
+        if problem.reason != _NOT_FOUND:
+            raise
+        raise HourglassError(
+            problem.code,
+            problem.reason,
+            f"{problem.message}. Version {ask.request.version} answered the first rows, so the servers have different "
+            "versions: try again when all are updated, or name a version that all have (`version`, --version)",
+            problem.field,
+        ) from None
+
+
+def _gather(plan: Steps[T]) -> Part[list[T]]:
+    """Carries a plan out; all that it hands out."""
+    given: list[T] = []
+    resume: Callable[[], Any] = partial(next, plan)
+    with closing(plan):
+        while True:
+            try:
+                step = resume()
+            except StopIteration:
+                return given
+            if isinstance(step, Give):
+                given.append(step.value)
+                resume = partial(next, plan)
+                continue
+            try:
+                resume = partial(plan.send, (yield step))
+            except HourglassError as error:
+                resume = partial(plan.throw, error)

@@ -54,6 +54,10 @@ class Failure:
             info = any_pb2.Any()
             info.Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="hourglass", metadata=metadata))
             status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[info])
+            if self.pushback_ms is not None:
+                delay = error_details_pb2.RetryInfo()
+                delay.retry_delay.FromMilliseconds(self.pushback_ms)
+                status.details.add().Pack(delay)
             trailing.append(("grpc-status-details-bin", status.SerializeToString()))
         if self.pushback_ms is not None:
             trailing.append(("grpc-retry-pushback-ms", str(self.pushback_ms)))
@@ -70,6 +74,7 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
     max_rows: int = 1000
     max_message_bytes: int = 4 * 2**20
     version: int = 7
+    loaded: tuple[int, ...] | None = None  # the versions that may be named; None: any
     # Called with each request that has rows; may wait, change the version, or return a failure.
     before: Callable[[Any], Failure | None] = lambda request: None
     failures: deque[Failure] = field(default_factory=deque)  # of the next calls that have rows
@@ -81,6 +86,11 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
 
     def _model(self, version: int) -> pb.ModelVersion:
         return pb.ModelVersion(name="m", version=version or self.version, embedding_space_id="0123456789abcdef")
+
+    def _check_version(self, version: int, context: grpc.ServicerContext) -> None:
+        if version and self.loaded is not None and version not in self.loaded:
+            message = f"version {version} is not loaded; loaded: {self.loaded}"
+            Failure(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message, "version").abort(context)
 
     def _info(self) -> pb.ModelInfo:
         return pb.ModelInfo(
@@ -105,12 +115,14 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
         failure = self.failures.popleft() if self.failures else self.before(request)
         if failure is not None:
             failure.abort(context)
+        self._check_version(request.version, context)
         tensor = request.tensor
         if tuple(tensor.shape[1:]) != self.row_shape or not tensor.shape or request.ByteSize() > self.max_message_bytes:
             field = "tensor.shape"
             Failure(grpc.StatusCode.INVALID_ARGUMENT, "SHAPE_MISMATCH", f"{tensor.shape}", field).abort(context)
         if tensor.shape[0] == 0 or tensor.shape[0] > self.max_rows:
-            Failure(grpc.StatusCode.INVALID_ARGUMENT, "EMPTY_OR_TOO_MANY", f"{tensor.shape}").abort(context)
+            reason = "TOO_MANY_ROWS" if tensor.shape[0] else "EMPTY"
+            Failure(grpc.StatusCode.INVALID_ARGUMENT, reason, f"{tensor.shape}").abort(context)
         return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
 
     def Embed(self, request: pb.EmbedRequest, context: grpc.ServicerContext) -> pb.EmbedResponse:
@@ -137,6 +149,7 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
         if request.model != "m":
             message = f"no model {request.model}"
             Failure(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message, "model").abort(context)
+        self._check_version(request.version, context)
         return pb.GetModelResponse(model=self._info(), limits=self._limits())
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:

@@ -87,7 +87,13 @@ def test_answers_are_numpy_and_name_their_model(fake: Fake, connect: Callable[..
     assert (scores.threshold, scores.false_alarm_rate) == (answers.THRESHOLD, 0.01)
     assert embeddings.model == cleaned.model == scores.model
     assert (scores.model.name, scores.model.version, scores.model.embedding_space_id) == ("m", 7, "0123456789abcdef")
-    embeddings.values[0] = 0  # the caller's own memory
+
+
+def test_answers_are_the_callers_own_memory(start: START, connect: Callable[..., Client]) -> None:
+    client, rows = connect(start(max_rows=10)), rows_of(15)
+    for scores in (client.score("m", rows), client.score("m", rows[:5]), next(client.score_batches("m", [rows[:5]]))):
+        for values in (scores.score, scores.p_value, scores.is_anomaly):
+            values[0] = 0
 
 
 def test_a_false_alarm_rate_is_passed_on(fake: Fake, connect: Callable[..., Client]) -> None:
@@ -202,6 +208,132 @@ def test_a_named_version_is_asked_for(start: START, connect: Callable[..., Clien
     fake = start(max_rows=10)
     assert connect(fake).score("m", rows_of(30), version=3).model.version == 3
     assert {request.version for request in fake.requests} == {3}
+
+
+# --- servers that change meanwhile ---
+
+
+def updating(start: START) -> str:
+    """Two servers in the middle of a rolling update, asked in turn."""
+    old, new = start(version=1, loaded=(1,), max_rows=10), start(version=2, loaded=(1, 2), max_rows=10)
+    return f"ipv4:{old.address},{new.address}"
+
+
+def test_a_rolling_update_fails_no_call(start: START, connect: Callable[..., Client]) -> None:
+    client, rows = connect(updating(start)), rows_of(95)
+    for _ in range(4):  # whichever server comes first
+        assert client.denoise("m", rows).model.version in (1, 2)
+        np.testing.assert_array_equal(client.denoise("m", rows).values, answers.reconstruction(rows))
+        streamed = list(client.embed_batches("m", np.split(rows, 19)))
+        assert len({answer.model.version for answer in streamed}) == 1
+        np.testing.assert_array_equal(np.concatenate([a.values for a in streamed]), answers.embedding(rows))
+
+
+def test_a_version_that_some_servers_have_is_found(start: START, connect: Callable[..., Client]) -> None:
+    client = connect(updating(start))
+    for _ in range(3):
+        assert client.model("m", 2) is not None
+        assert client.score("m", rows_of(25), version=2).model.version == 2
+
+
+def test_a_version_that_no_server_has_is_not_found(start: START, connect: Callable[..., Client]) -> None:
+    with pytest.raises(HourglassError, match=r"version 9 is not loaded; loaded: \(1, 2\)$") as caught:
+        connect(start(loaded=(1, 2))).score("m", rows_of(5), version=9)
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+
+
+def withdrawn(start: START) -> Fake:
+    """Version 2 answers once; from then on there is only version 1."""
+    fake = start(version=2, loaded=(1, 2), max_rows=10)
+
+    def before(_: Any) -> None:
+        if len(fake.requests) > 1:
+            fake.version, fake.loaded = 1, (1,)
+
+    fake.before = before
+    return fake
+
+
+def test_an_array_is_done_again_on_a_version_that_is_there(start: START, connect: Callable[..., Client]) -> None:
+    rows = rows_of(35)
+    answer = connect(withdrawn(start)).denoise("m", rows)
+    assert answer.model.version == 1
+    np.testing.assert_array_equal(answer.values, answers.reconstruction(rows))
+
+
+def test_what_was_handed_out_is_not_mixed_with_another_version(start: START, connect: Callable[..., Client]) -> None:
+    stream = connect(withdrawn(start)).denoise_batches("m", [rows_of(5)] * 9)
+    assert next(stream).model.version == 2
+    with pytest.raises(HourglassError, match=r"Version 2 answered the first rows.*name a version.*--version") as caught:
+        next(stream)
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.NOT_FOUND, "version")
+
+
+def test_smaller_limits_are_learned(start: START, connect: Callable[..., Client]) -> None:
+    fake = start(max_rows=100)
+    client, rows = connect(fake), rows_of(100)
+    client.embed("m", rows)
+    fake.max_rows = 30
+    np.testing.assert_array_equal(client.embed("m", rows).values, answers.embedding(rows))
+    assert client.rows_per_message("m") == 30
+    assert [request.tensor.shape[0] for request in fake.requests] == [100, 100, 30, 30, 30, 10]
+
+
+def test_longer_rows_are_learned(start: START, connect: Callable[..., Client]) -> None:
+    fake = start(max_message_bytes=65536)
+    client = connect(fake)
+    client.embed("m", rows_of(10))
+    fake.row_shape = (4000,)
+    rows = rows_of(10, 4000)
+    np.testing.assert_array_equal(client.embed("m", rows).values, answers.embedding(rows))
+
+
+def test_a_queue_that_our_own_messages_fill_is_waited_for(start: START, connect: Callable[..., Client]) -> None:
+    """The third of five messages finds the queue full until the two behind it are answered."""
+    refused = threading.Event()
+    answered: set[int] = set()
+    times: list[float] = []
+
+    def before(request: Any) -> Failure | None:
+        message = int(np.frombuffer(request.tensor.data, "<f4")[0])
+        if message != 2:
+            assert message < 3 or refused.wait(20)
+            answered.add(message)
+            return None
+        times.append(time.monotonic())
+        if len(times) < 4:
+            return full
+        refused.set()
+        return None if answered >= {0, 1, 3, 4} else full
+
+    full = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", pushback_ms=150)
+    rows = np.repeat(np.arange(5), 10)[:, None] * np.ones(4)
+    client = connect(start(max_rows=10, before=before))
+    np.testing.assert_array_equal(client.denoise("m", rows).values, rows / 2)
+    assert len(times) == 5
+    assert min(np.diff(times)) > 0.1  # after the delay that the server asks for
+
+
+def test_a_closed_client_says_so(fake: Fake) -> None:
+    client = Client(fake.address)
+    client.embed("m", rows_of(1))
+    client.close()
+    with pytest.raises(ValueError, match="the client is closed"):
+        client.embed("m", rows_of(1))
+
+    async def use() -> None:
+        client = AsyncClient(fake.address)
+        await client.close()
+        await client.embed("m", rows_of(1))
+
+    with pytest.raises(ValueError, match="the client is closed"):
+        asyncio.run(use())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_is_finite_and_positive(timeout: float) -> None:
+    with pytest.raises(ValueError, match="seconds above 0"):
+        Client("127.0.0.1:1", timeout=timeout)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +466,28 @@ def test_a_token_travels_with_each_call(fake: Fake, connect: Callable[..., Clien
     assert fake.metadata[0]["authorization"] == "Bearer s3cret"
 
 
-@pytest.mark.parametrize("server", ["example.com:8001", "dns:///10.0.0.1:8001"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "localhost", "localhost:1", "127.0.0.1:1", "127.8.9.1", "[::1]:1", "[::1]", "unix:/run/h.sock",
+        "unix-abstract:h", "ipv4:127.0.0.1:1", "ipv4:127.0.0.1:1,127.0.0.1:2", "ipv6:[::1]:1", "dns:///localhost:1",
+        "dns:localhost:1",
+    ],
+)  # fmt: skip
+def test_a_token_stays_on_this_machine(server: str, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    Client(server, token_file=token).close()
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "example.com:8001", "dns:///10.0.0.1:8001", "127.0.0.1.evil.example:1", "127.evil.example:1",
+        "localhost.evil:1", "127.1:1", "xds:///127.0.0.1:1", "dns://8.8.8.8/localhost:1", "dns://127.0.0.1/evil.example:1",
+        "ipv4:127.0.0.1:1,10.0.0.1:1", "[::1].evil:1", "::1", "",
+    ],
+)  # fmt: skip
 def test_a_token_does_not_cross_a_network_in_the_clear(server: str, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret")
