@@ -220,12 +220,14 @@ def draw(
 
 def ink(pixels: np.ndarray) -> np.ndarray:
     """0 to 255 -> white to black, clipped."""
-    return 1 - (pixels / 255).clip(0, 1)
+    brightness: np.ndarray = 1 - (pixels / 255).clip(0, 1)
+    return brightness
 
 
 def signed(weights: np.ndarray) -> np.ndarray:
     """Zero is grey, the largest weight black or white."""
-    return 0.5 + weights / (2 * np.abs(weights).max(axis=(1, 2), keepdims=True))
+    brightness: np.ndarray = 0.5 + weights / (2 * np.abs(weights).max(axis=(1, 2), keepdims=True))
+    return brightness
 
 
 def tile(brightness: np.ndarray, size: int) -> Image.Image:

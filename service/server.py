@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
+_CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
 
 
 def run(settings: Settings) -> None:
@@ -148,7 +149,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),  # answers are bounded by the requests they answer
         ("grpc.max_connection_age_ms", round(settings.max_connection_age_seconds * 1e3)),
-        ("grpc.max_connection_age_grace_ms", round(_GRACE_SECONDS * 1e3)),
+        ("grpc.max_connection_age_grace_ms", _CALL_MILLISECONDS),
         ("grpc.max_concurrent_streams", 1024),
         ("grpc.max_metadata_size", 8192),
         ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
