@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from training.progress import Progress
 
+_WIDTH = 100
 _OWN_PACKAGES = ("training", "hourglass")
 
 
@@ -110,17 +112,20 @@ def _export(parsed: argparse.Namespace) -> None:
 def _list(_parsed: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from training.autoencoder import registered
 
-    table = Table("variant", "for", "option", "default", "meaning", title="Variants")
+    console = Console(width=min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns), highlight=False)
     for name, variant in registered().items():
-        fields = variant.options_class.model_fields.items()
-        options = [(key, str(field.default), _meaning(field)) for key, field in fields] or [("", "", "")]
-        for first, option in zip([True] + [False] * len(options), options, strict=False):
-            table.add_row(*((name, variant.summary) if first else ("", "")), *option)
-        table.add_section()
-    Console().print(table)
+        console.print(Text.assemble((name, "bold"), f": {variant.summary}"))
+        options = Table.grid(padding=(0, 2))
+        for key, field in variant.options_class.model_fields.items():
+            default = "" if field.default is None else str(field.default)
+            options.add_row("", key, Text(default, "cyan"), Text(_meaning(field), "dim"))
+        console.print(options)
+        console.print()
+    console.print("Options are given as --option KEY=VALUE; the second column is the default.")
 
 
 def _meaning(field: FieldInfo) -> str:
