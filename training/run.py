@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +72,17 @@ class Run:
     def log(self) -> Path:
         return self.folder / "log.jsonl"
 
+    @cached_property
+    def _draw(self) -> Callable[[EpochRecord], None]:
+        from training.tensorboard import scalars
+
+        return scalars(self.folder)
+
     def record(self, epoch: EpochRecord) -> None:
+        """To log.jsonl, and to TensorBoard where it is installed."""
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(epoch)) + "\n")
+        self._draw(epoch)
 
     def forget_after(self, epoch: int) -> None:
         """Drop the log's lines of epochs that the checkpoint does not have: they will be run again."""

@@ -84,6 +84,7 @@ class Training:
         self.model.train()
         order = torch.randperm(len(rows), generator=self.generator)
         sums: defaultdict[str, float] = defaultdict(float)
+        seen: defaultdict[str, int] = defaultdict(int)  # a schedule may change the parts in the middle of an epoch
         for number, batch in enumerate(torch.split(order, self.config.batch_size)):
             clock = self._clock(rows, number)
             for group in self.optimizer.param_groups:
@@ -94,7 +95,8 @@ class Training:
             self.optimizer.step()
             for name, part in parts.items():
                 sums[name] += part.item() * len(batch)
-        return {name: value / len(rows) for name, value in sums.items()}
+                seen[name] += len(batch)
+        return {name: value / seen[name] for name, value in sums.items()}
 
     @torch.no_grad()
     def _evaluate(self, rows: Tensor, clock: Clock) -> dict[str, float]:
@@ -110,7 +112,7 @@ class Training:
     @torch.no_grad()
     def _monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
         self.model.eval()
-        return self.model.monitor(rows, clock)
+        return self.model.monitor(rows[:_EVALUATION_ROWS], clock)
 
     def _clock(self, rows: Tensor, batch: int = 0) -> Clock:
         """At the given batch of the epoch that follows the finished ones."""

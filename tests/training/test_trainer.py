@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
-from training import checkpoint
-from training.autoencoder import Autoencoder, Clock, Options
+from training import checkpoint, tensorboard
+from training.autoencoder import Autoencoder, Clock, Options, unit_activity
 from training.config import FitConfig
 from training.errors import RunError
 from training.fit import build, fit, resume
@@ -86,6 +88,75 @@ def test_an_early_stop_loss_has_the_same_noise_at_every_epoch(config: Config):
     records: list[EpochRecord] = []
     Training(lambda: build(settings, (6,)), settings).run(torch.randn(50, 6), torch.randn(9, 6), records.append)
     assert len({record.early_stop_loss for record in records}) == 1
+
+
+def test_parts_that_change_within_an_epoch_are_averaged_over_the_rows_that_had_them(config: Config):
+    class Phased(Autoencoder):
+        def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
+            (loss,) = super().loss(rows, clock, generator).values()
+            return {f"phase {int(clock.progress >= 0.3)}": 0 * loss + 7}
+
+    records: list[EpochRecord] = []
+    architecture = Architecture((2,), 1, "mlp", (2,))
+    training = Training(lambda: Phased(architecture, Options()), config(epochs=2, batch_size=4))
+    training.run(torch.rand(10, 2), torch.rand(3, 2), records.append)
+    assert [record.train for record in records] == [{"phase 0": 7.0, "phase 1": 7.0}, {"phase 1": 7.0}]
+
+
+def test_the_record_has_each_part_the_learning_rate_and_what_is_monitored(config: Config, quiet: Progress):
+    fit(config(variant="sparse", epochs=2, learning_rate=0.01), quiet)
+    lines = [json.loads(line) for line in only_run(config()).log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["train"].keys() == line["early_stop"].keys() == {"reconstruction_sse_per_row", "sparsity_kl"}
+        assert line["early_stop_loss"] == pytest.approx(sum(line["early_stop"].values()))
+        assert 0 < line["learning_rate"] < 0.01
+        activity = {"active_units", "dead_units", "mean_sparsity"}
+        assert line["monitor"].keys() == activity | {"rhohat_mean", "rhohat_min", "rhohat_max"}
+
+
+def test_how_much_of_an_embedding_is_in_use():
+    embedding = torch.tensor([[0.0, 1.0, 5.0, 0.0], [0.0, 1.0, -5.0, 0.05], [0.0, 1.0, 5.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    assert unit_activity(embedding) == {"active_units": 1.0, "dead_units": 2.0, "mean_sparsity": 8 / 16}
+
+
+class Writer:
+    """What a SummaryWriter is asked to draw."""
+
+    made: ClassVar[list[Writer]] = []
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step, self.drawn, self.flushed = folder, purge_step, {}, 0
+        self.made.append(self)
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        self.drawn[tag, step] = value
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+def test_tensorboard_gets_every_number_of_every_epoch(config: Config, quiet: Progress, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Writer, "made", [])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    fit(config(epochs=3), quiet)
+    (writer,) = Writer.made
+    run = only_run(config())
+    assert (writer.folder, writer.purge_step, writer.flushed) == (str(run.folder), 1, 3)
+    for line in map(json.loads, run.log.read_text().splitlines()):
+        step = line["epoch"]
+        assert writer.drawn["learning_rate", step] == line["learning_rate"]
+        assert writer.drawn["train/reconstruction_sse_per_row", step] == line["train"]["reconstruction_sse_per_row"]
+        assert writer.drawn["early_stop/loss", step] == line["early_stop_loss"]
+        assert writer.drawn["monitor/dead_units", step] == line["monitor"]["dead_units"]
+    listed = EpochRecord(1, 0.1, {}, {}, 2.0, True, 1.0, {"kl": [0.5, 0.25]})
+    assert tensorboard.numbers(listed).items() >= {"monitor/kl/0": 0.5, "monitor/kl/1": 0.25}.items()
+
+
+def test_without_tensorboard_nothing_is_drawn(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    tensorboard.scalars(tmp_path)(EpochRecord(1, 0.1, {}, {}, 2.0, True, 1.0))
+    assert list(tmp_path.iterdir()) == []
 
 
 def train_to_checkpoint(settings: FitConfig, path: Path) -> Training:
