@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pyarrow import csv
+from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from hourglass import Client
+from hourglass import Client, HourglassError
 from tests.conftest import REPOSITORY
 from tests.processes import Serve
 from training import checkpoint, data
-from training.fit import build
+from training.autoencoder import registered
+from training.config import FitConfig
+from training.fit import build, fit
 from training.graphs import Served
+from training.progress import Progress
 from training.run import Run
 from training.scaling import Scaling
 
@@ -41,24 +47,32 @@ def program(module: str, *arguments: str, cwd: Path) -> str:
     return ended.stdout
 
 
-MODELS = {
-    "basic": ["--variant", "basic", "--hidden", "32"],
-    "denoising": ["--variant", "denoising", "--network", "conv", "--hidden", "8,16"],
-}
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs/ and exported/ of two small models of the digits."""
+    """A folder with runs/ and exported/: every variant, small, on the digits, and one of them as a conv network."""
     folder = tmp_path_factory.mktemp("trained")
     for name, settings in MODELS.items():
-        printed = program("training", "fit", "--data", "digits", "--name", name, "--epochs", "4", *settings, cwd=folder)
-        assert printed.splitlines()[-1] == f"exported/{name}/1"
+        config = FitConfig(
+            data="digits", name=name, epochs=2, exported=folder / "exported", runs=folder / "runs", **settings
+        )
+        assert fit(config, Progress(Console(file=io.StringIO()))) == folder / "exported" / name / "1"
     return folder
 
 
+MODELS: dict[str, dict[str, Any]] = {name.replace("_", "-"): {"variant": name} for name in registered()}
+MODELS["conv"] = {"variant": "denoising", "network": "conv", "hidden": (8, 16)}
+
+
+@pytest.fixture(scope="module")
+def client(trained: Path) -> Iterator[Client]:
+    server = Serve(trained / "exported").wait_ready()
+    with Client(server.address) as client:
+        yield client
+    server.kill()
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_the_server_answers_what_torch_answers(trained: Path, serve: Callable[..., Serve], name: str) -> None:
+def test_the_server_answers_what_torch_answers(trained: Path, client: Client, name: str) -> None:
     (folder,) = (trained / "runs" / name).iterdir()
     run = Run.open(folder)
     dataset = data.load(run.config)
@@ -68,14 +82,26 @@ def test_the_server_answers_what_torch_answers(trained: Path, serve: Callable[..
     with torch.inference_mode():
         expected = Served(Scaling.of(splits.train), model, model.score()).eval()(dataset.rows)
 
-    with Client(serve(trained / "exported").address) as client:
-        answers = {
-            "embedding": client.embed(name, dataset.rows.numpy()).values,
-            "reconstruction": client.denoise(name, dataset.rows.numpy()).values,
-            "score": client.score(name, dataset.rows.numpy()).score,
-        }
+    rows = dataset.rows.numpy()
+    has_prior = client.model(name).prior != ""
+    embeddings = client.embed(name, rows, with_stddev=has_prior)
+    answers = {
+        "embedding": embeddings.values,
+        "reconstruction": client.denoise(name, rows).values,
+        "score": client.score(name, rows).score,
+        **({"embedding_stddev": embeddings.stddev} if has_prior else {}),
+    }
     for output, answer in answers.items():
-        np.testing.assert_allclose(answer, expected[output].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(answer, expected[output].numpy(), rtol=1e-4, atol=2e-4, err_msg=output)
+    decoded = client.decode(name, embeddings.values).values
+    np.testing.assert_allclose(decoded, answers["reconstruction"], rtol=1e-4, atol=2e-4)
+    if has_prior:
+        drawn = client.generate(name, 20, seed=1)
+        assert drawn.values.shape == (20, 8, 8)
+        assert np.isfinite(drawn.values).all()
+    else:
+        with pytest.raises(HourglassError, match="without a prior"):
+            client.generate(name, 20)
 
 
 def test_files_in_answers_out(trained: Path, tmp_path: Path, serve: Callable[..., Serve]) -> None:
