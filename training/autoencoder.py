@@ -129,12 +129,12 @@ def squared_error(reconstruction: Tensor, rows: Tensor) -> Tensor:
 def unit_activity(embedding: Tensor) -> dict[str, float | list[float]]:
     """How much of an embedding, [n, embedding_dim], is in use over n rows.
 
-    active_units: of variance above 0.01 (Burda et al. 2016); dead_units: the same number for every row, to 1e-6;
+    active_units: of variance above 0.01; dead_units: the same number for every row, to 1e-6;
     mean_sparsity: share of numbers within 0.01 of 0.
     """
     spread = embedding.amax(dim=0) - embedding.amin(dim=0)
     return {
-        "active_units": float((embedding.var(dim=0, correction=0) > 0.01).sum()),
+        "active_units": float(scoring.active_units(embedding)),
         "dead_units": float((spread <= 1e-6).sum()),
         "mean_sparsity": (embedding.abs() <= 0.01).float().mean().item(),
     }
