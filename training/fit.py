@@ -48,7 +48,7 @@ def _describe(dataset: Dataset, config: FitConfig, progress: Progress) -> None:
     sizes = data.split(dataset, config.seed).sizes()
     shape = " × ".join(map(str, dataset.row_shape))
     names = dataset.columns or ()
-    shown = f" columns: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else " numbers a row"
+    shown = f" columns: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else " numbers"
     progress.say(f"{len(dataset.rows):,} rows of {shape}{shown}")
     progress.say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sizes.items()))
     if counting := data.counting_column(dataset):
