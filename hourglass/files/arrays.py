@@ -18,6 +18,11 @@ from numpy.lib import format as npy
 
 from hourglass.files.rows import ArrayBatch, FileError, RowFile, positional
 
+# Each column gets a name; wider arrays are no tables.
+_MAX_COLUMNS = 2**20
+_CHUNK = 2**20
+# How many bytes one byte of gzip can stand for (https://zlib.net/zlib_tech.html).
+_MAX_DEFLATE = 1032
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -54,6 +59,10 @@ def _array_file_fields(path: Path, layout: Layout) -> tuple[Path, tuple[str, ...
         )
     if 0 in layout.shape:
         raise FileError(f"{path}: the array's shape is {list(layout.shape)}: it needs at least one row and one column")
+    if len(layout.shape) == 2 and layout.shape[1] > _MAX_COLUMNS:
+        raise FileError(
+            f"{path}: {layout.shape[1]:,} columns: at most {_MAX_COLUMNS:,}: was it meant to be transposed?"
+        )
     columns = positional(layout.shape[1]) if len(layout.shape) == 2 else None
     return path, columns, layout.row_shape, layout.shape[0]
 
@@ -106,11 +115,15 @@ def open_npz(path: Path) -> NpzFile:
     """Takes the array `X`, or the only one that is not `y`. Raises FileError."""
     layouts = {}
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            with archive.open(info) as stream:
-                name = info.filename.removesuffix(".npy")
+        for file in archive.namelist():
+            name = file.removesuffix(".npy")
+            if name == file:
+                continue  # not an array
+            if name in layouts:
+                raise FileError(f"{path}: holds {name!r} twice")
+            with archive.open(file) as stream:
                 layouts[name] = _read_npy_header(stream)
-                _check_size(path, layouts[name], info.file_size)
+            _check_size(path, layouts[name], archive.getinfo(file).file_size)
     candidates = [name for name in layouts if name != "y"]
     member = "X" if "X" in layouts else candidates[0] if len(candidates) == 1 else None
     if member is None:
@@ -149,6 +162,8 @@ def open_idx(path: Path) -> IdxFile:
         rank = magic[3]
         shape = tuple(np.frombuffer(_exactly(stream, 4 * rank), dtype=">u4").tolist())
     layout = Layout(shape, False, np.dtype(_IDX_TYPES[magic[2]]), 4 + 4 * rank)
+    found = path.stat().st_size
+    _check_size(path, layout, found * _MAX_DEFLATE if path.name.lower().endswith(".gz") else found)
     return IdxFile(*_array_file_fields(path, layout), layout=layout)
 
 
@@ -158,10 +173,13 @@ def _read_npy_header(stream: IO[bytes]) -> Layout:
         raise ValueError(f"format version {version} is for arrays of records, not of numbers")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(stream)
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError(f"a shape of {shape}")
     return Layout(shape, fortran, dtype, stream.tell())
 
 
 def _check_size(path: Path, layout: Layout, found: int) -> None:
+    """Before anything of the announced size is allocated. found: bytes that there can be."""
     if layout.shape and not layout.dtype.hasobject and found < layout.total_bytes:
         raise FileError(f"{path}: cut short: {layout.total_bytes:,} bytes are announced and {found:,} are there")
 
@@ -185,10 +203,13 @@ def _rows_of_columns(stream: IO[bytes], size: int) -> Iterator[np.ndarray]:
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
-    data = stream.read(count)
+    # Piece by piece: memory follows what is there, not what is announced.
+    data = bytearray()
+    while piece := stream.read(min(count - len(data), _CHUNK)):
+        data += piece
     if len(data) != count:
         raise EOFError(f"cut short: {count - len(data):,} bytes are missing")
-    return data
+    return bytes(data)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ _DELIMITERS = ",;\t|"
 # A line must fit in one block; also how much of the file is looked at to guess delimiter and header.
 _BLOCK = 2**20
 _SAMPLE_RECORDS = 50
+# What is meant as a number, also where it will be refused: 1,5 or 1.000.000
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+# What people write where there is no number: no name of a column.
+_MISSING = {"", "nan", "na", "n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity"}
 
 
 @dataclass
@@ -102,8 +107,7 @@ def open_csv(path: Path) -> CsvFile:
     except csv.Error as problem:
         raise FileError(f"{path}: {problem}: is a quotation mark never closed?") from None
     _, names = records[0]
-    # A line without a single number is taken for a header.
-    if any(_is_number(name) for name in names):
+    if not _is_header(path, records):
         return CsvFile(path, positional(len(names)), (len(names),), None, delimiter=delimiter)
     if len(records) == 1:
         raise FileError(f"{path}: a header, but no row below it")
@@ -125,9 +129,45 @@ def _sniff(sample: bytes) -> tuple[str, list[tuple[int, list[str]]]]:
         widths = [len(cells) for _, cells in candidates[delimiter]]
         return widths[0] > 1, len(set(widths)) == 1, widths[0]
 
-    candidates = {delimiter: read(delimiter) for delimiter in _DELIMITERS}
-    best = max(_DELIMITERS, key=merit)
+    candidates, problem = {}, None
+    for delimiter in _DELIMITERS:
+        try:
+            candidates[delimiter] = read(delimiter)
+        except csv.Error as error:  # too long for one cell: a quotation mark never closed, or the wrong delimiter
+            problem = error
+    best = max(candidates, key=merit, default="")
+    if problem is not None and (not best or len(candidates[best][0][1]) == 1):
+        raise problem
     return best, candidates[best]
+
+
+def _is_header(path: Path, records: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first record holds names: text and no number.
+
+    Or exactly 0, 1, 2, …, with or without an empty cell in front, which is what pandas writes for columns without
+    names (0, 1 alone may well be a row). Raises FileError where it may be either.
+    """
+    (line, cells), *rows = records
+    counted = [str(i) for i in range(len(cells))]
+    if len(cells) > 2 and [cell.strip() for cell in cells] in (counted, ["", *counted[:-1]]):
+        return True
+    kinds = [_kind(cell) for cell in cells]
+    if "number" not in kinds:
+        return "text" in kinds
+    for i in (i for i, kind in enumerate(kinds) if kind == "text"):
+        below = {_kind(row[i]) for _, row in rows if i < len(row)}
+        if "number" in below and "text" not in below:
+            raise FileError(
+                f"{path}, line {line}: a header or a row? {cells[i]!r} is text above numbers, but "
+                f"{cells[kinds.index('number')]!r} is a number: give all columns names that are no numbers, or correct "
+                f"the cell"
+            )
+    return False
+
+
+def _kind(cell: str) -> str:
+    cell = cell.strip().lower()
+    return "missing" if cell in _MISSING else "number" if _NUMBER.fullmatch(cell) else "text"
 
 
 def _records(text: TextIO, delimiter: str, skip_lines: int = 0) -> Iterator[tuple[int, list[str]]]:
@@ -140,14 +180,6 @@ def _records(text: TextIO, delimiter: str, skip_lines: int = 0) -> Iterator[tupl
         if cells:
             yield line, cells
         line = skip_lines + reader.line_num + 1
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _not_utf8(path: Path) -> FileError:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What the decoders raise on damaged bytes.
-_DAMAGE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, pa.ArrowException, NotImplementedError)
-
 
 class FileError(Exception):
     """A file that cannot be used. The message names the file, the line or row, the column, and what to do."""
@@ -29,11 +24,13 @@ def readable(path: Path) -> Iterator[None]:
     """Turns what the libraries raise on a damaged or missing file into one FileError."""
     try:
         yield
+    except FileError:
+        raise
     except FileNotFoundError:
         raise FileError(f"{path}: no such file or folder") from None
-    except _DAMAGE as error:
+    except Exception as error:  # decoders of damaged bytes raise nearly anything; the cause stays with the error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        first_line = str(reason).partition("\n")[0]
+        first_line = str(reason).partition("\n")[0] or type(error).__name__
         raise FileError(f"{path}: cannot be read as {kind_of(path)}: {first_line}") from error
 
 
@@ -149,10 +146,9 @@ class ArrayBatch(Batch):
         return values
 
     def column(self, name: str) -> pa.Array:
-        if name in self.extras:
-            return pa.array(self.extras[name])
-        column = self.values[:, self._index(name)]
-        return pa.array(column.astype(column.dtype.newbyteorder("=")))  # idx is big-endian
+        column = self.extras[name] if name in self.extras else self.values[:, self._index(name)]
+        with readable(self.path):
+            return pa.array(column.astype(column.dtype.newbyteorder("=")))  # idx is big-endian
 
     def _index(self, name: str) -> int:
         if self.columns is None or name not in self.columns:
@@ -197,7 +193,7 @@ class TableBatch(Batch):
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
     def _bad_cell(self, row: int, name: str) -> FileError:
-        cell = self.column(name)[row].as_py()
+        cell = value_of(self.column(name), row)
         where = f"{self.path}, {self.locate(self.first_row + row)}, column {name!r}"
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             return FileError(f"{where}: the cell is empty: fill it in or remove the row")
@@ -205,6 +201,14 @@ class TableBatch(Batch):
         if _is_number(cell):
             return FileError(f"{where}: {shown} is not a finite float32 number: correct it or remove the row")
         return FileError(f"{where}: {shown} is not a number: correct it or leave this column out")
+
+
+def value_of(column: pa.Array, row: int) -> Any:
+    """A cell as a Python value; as text where Python has none."""
+    try:
+        return column[row].as_py()
+    except ValueError:  # nanoseconds
+        return column.slice(row, 1).cast(pa.string())[0].as_py()
 
 
 def _to_float32(column: pa.Array) -> np.ndarray:
@@ -223,7 +227,8 @@ def _to_float32(column: pa.Array) -> np.ndarray:
 
 
 def _first_text(column: pa.Array) -> int:
-    rows = (row for row, cell in enumerate(column.to_pylist()) if cell is not None and not _is_number(cell))
+    cells = ((row, value_of(column, row)) for row in range(len(column)))
+    rows = (row for row, cell in cells if cell is not None and not _is_number(cell))
     return next(rows, 0)  # none: a column of dates, say, without a single one
 
 

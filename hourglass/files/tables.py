@@ -23,6 +23,7 @@ class ParquetFile(RowFile):
         with pq.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False) as file:
             first_row = 0
             for table in rebatch(file.iter_batches(batch_size=size, use_threads=False), size):
+                table.validate(full=True)  # damaged text would else come to light wherever it is looked at
                 yield TableBatch(self.path, first_row, table, lambda row: f"row {row} (the first is 0)")
                 first_row += table.num_rows
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Generic, Self, TypeVar
+from typing import IO, Any, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,21 +25,28 @@ _ROW_GROUP_BYTES = 16 * 2**20
 
 
 class _Writer(ABC, Generic[T]):
-    """A context manager: leaving it normally publishes the file, leaving it with an exception deletes it."""
+    """A context manager: leaving it normally publishes the file, leaving it with an exception deletes it.
+
+    Raises FileError, naming the file, when it cannot be written.
+    """
+
+    _stream: IO[bytes]
 
     def __init__(self, path: Path) -> None:
-        if path.is_dir():
-            raise FileError(f"{path}: a folder: name a file to write to")
         self._path = path
         self._draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            self._stream: IO[bytes] = self._draft.open("xb")
-        except OSError as error:
-            raise FileError(f"{path}: cannot be written: {error.strerror}") from None
 
-    @abstractmethod
     def write(self, rows: T) -> None:
         """Appends rows."""
+        with self._said():
+            self._write(rows)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Writes what stands before the rows."""
+
+    @abstractmethod
+    def _write(self, rows: T) -> None: ...
 
     @abstractmethod
     def _finish(self) -> None:
@@ -48,23 +56,47 @@ class _Writer(ABC, Generic[T]):
         """Lets go of what will not be finished."""
 
     def __enter__(self) -> Self:
+        if self._path.is_dir():
+            raise FileError(f"{self._path}: a folder: name a file to write to")
+        with self._said():
+            self._stream = self._draft.open("xb")
+            try:
+                self._begin()
+            except BaseException:
+                self._discard()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is None:
+        if error is not None:
+            self._abandon()
+            self._discard()
+            return
+        with self._said():
+            try:
                 self._finish()
                 self._stream.close()
                 self._draft.replace(self._path)
-        except OSError as problem:
-            raise FileError(f"{self._path}: cannot be written: {problem.strerror or problem}") from None
-        finally:
-            if self._draft.exists():
+            except BaseException:
                 self._abandon()
-            self._stream.close()
-            self._draft.unlink(missing_ok=True)
+                self._discard()
+                raise
+
+    def _discard(self) -> None:
+        with suppress(OSError):
+            self._stream.close()  # fails like the write before it where the disk is full
+        self._draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FileError(f"{self._path}: cannot be written: {error.strerror or error}") from None
+        except pa.ArrowException as error:
+            raise FileError(f"{self._path}: a {self._path.suffix} cannot hold these columns: {error}") from None
 
 
 class TableWriter(_Writer[pa.Table]):
@@ -72,11 +104,15 @@ class TableWriter(_Writer[pa.Table]):
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         super().__init__(path)
-        kind = pq.ParquetWriter if path.suffix.lower() == ".parquet" else pyarrow.csv.CSVWriter
-        self._writer = kind(self._stream, schema)
+        self._schema = schema
+        self._writer: Any = None
         self._waiting: list[pa.Table] = []
 
-    def write(self, rows: pa.Table) -> None:
+    def _begin(self) -> None:
+        kind = pq.ParquetWriter if self._path.suffix.lower() == ".parquet" else pyarrow.csv.CSVWriter
+        self._writer = kind(self._stream, self._schema)
+
+    def _write(self, rows: pa.Table) -> None:
         self._waiting.append(rows)
         if sum(table.nbytes for table in self._waiting) >= _ROW_GROUP_BYTES:
             self._flush()
@@ -101,9 +137,11 @@ class ArrayWriter(_Writer[np.ndarray]):
     def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
         super().__init__(path)
         self._row_shape, self._dtype, self._rows = row_shape, np.dtype(dtype), 0
+
+    def _begin(self) -> None:
         self._write_header()
 
-    def write(self, rows: np.ndarray) -> None:
+    def _write(self, rows: np.ndarray) -> None:
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows of shape {self._row_shape}, not {rows.shape[1:]}")
         self._stream.write(np.ascontiguousarray(rows, dtype=self._dtype).tobytes())

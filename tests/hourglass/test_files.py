@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +142,18 @@ def test_pngs_are_rows_in_the_order_of_their_names(
     assert names == ["0.png", "1.png", "2.png", "3.png"]
 
 
+def test_what_lies_beside_the_arrays_of_an_npz_is_left_alone(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.npz", {"X.npy": npy_bytes(), "README.txt": b"hello", "folder/": b""})
+    assert read(tmp_path / "a.npz").tolist() == [[0, 0], [0, 0]]
+
+
+def test_extras_of_any_byte_order_are_columns(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X=np.zeros((2, 2)), y=np.array([1, 256], ">i4"), name=np.array(["é", "b"], ">U3"))
+    [batch] = open_rows(tmp_path / "a.npz").batches(10)
+    assert batch.column("y").to_pylist() == [1, 256]
+    assert batch.column("name").to_pylist() == ["é", "b"]
+
+
 def test_columns_are_chosen_by_name_and_others_may_hold_anything(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('id,a,b,note\n007,1,2,"x, ""y""\nz"\n008,3,4,\n')
@@ -174,6 +190,38 @@ def test_a_file_can_be_read_again_and_by_two_at_once(tmp_path: Path) -> None:
         np.testing.assert_array_equal(a.numbers(), b.numbers())
 
 
+@pytest.mark.parametrize(
+    ("first", "columns"),
+    [
+        ("0,1,2,3", ("0", "1", "2", "3")),
+        (",0,1,2", ("c0", "0", "1", "2")),
+        ("site,2019a,nan,1_2", ("site", "2019a", "nan", "1_2")),
+        ("0,1,3,2", None),
+        ("00,1,2,3", None),
+        ("0,1", None),
+        ("0", None),
+    ],
+)
+def test_numbers_are_names_only_when_they_count_the_columns(
+    tmp_path: Path, first: str, columns: tuple[str, ...] | None
+) -> None:
+    path = tmp_path / "t.csv"
+    width = first.count(",") + 1
+    path.write_text(f"{first}\n" + ",".join(["7"] * width) + "\n")
+    file = open_rows(path)
+    assert file.columns == (columns or tuple(f"c{i}" for i in range(width)))
+    assert len(read(path)) == (1 if columns else 2)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_lines_may_be_long(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "t.csv"
+    names = [f"column {i}" for i in range(20_000)]
+    path.write_text("\n".join([delimiter.join(names), delimiter.join(["1.25"] * 20_000)]))
+    assert open_rows(path).columns == tuple(names)
+    assert read(path).shape == (1, 20_000)
+
+
 def test_a_header_of_several_lines_and_nameless_columns(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('\n,"two\nlines", padded \n\n1,2,3\n\n4,5,oops\n')
@@ -195,7 +243,12 @@ def test_a_header_of_several_lines_and_nameless_columns(tmp_path: Path) -> None:
         (b"a,b,a\n1,2,3\n", "two columns are called 'a': rename one"),
         (b"a,b\n1,2\n\n3,x\n", r"line 4, column 'b': 'x' is not a number: correct it or leave this column out"),
         (b"1,2\n3,x\n", r"line 2, column 'c1': 'x' is not a number"),
-        (b"id,1,2\n5,6,7\n", r"line 1, column 'c0': 'id' is not a number"),
+        (b"id,1,2\n5,6,7\n", r"line 1: a header or a row\? 'id' is text above numbers, but '1' is a number"),
+        (b"1,x\n3,4\n,\n", r"line 1: a header or a row\? 'x' is text above numbers, but '1' is a number"),
+        (b"k1,2\nk2,3\n", r"line 1, column 'c0': 'k1' is not a number"),
+        (b"nan,2\n1,3\n", r"line 1, column 'c0': 'nan' is not a finite float32 number"),
+        (b"inf\n1\n", r"line 1, column 'c0': 'inf' is not a finite float32 number"),
+        (b"1,5\t2\n2\t3\n", r"line 1, column 'c0': '1,5' is not a number"),
         (b"a,b\n1,2\n3,\n", r"line 3, column 'b': the cell is empty: fill it in or remove the row"),
         (b"a,b\n1,2\n3,  \n", r"line 3, column 'b': the cell is empty"),
         (b"a,b\n1,nan\n", r"line 2, column 'b': 'nan' is not a finite float32 number"),
@@ -247,6 +300,7 @@ def test_the_first_bad_row_is_the_one_named(tmp_path: Path) -> None:
         (pa.array(["1", "x"]), "row 1 .*column 'a': 'x' is not a number"),
         (pa.array([1, 2], pa.timestamp("s")), "row 0 .*column 'a': .* is not a number"),
         (pa.array([[1], [2]]), "row 0 .*column 'a': .* is not a number"),
+        (pa.array([1, 2], pa.timestamp("ns")), "row 0 .*column 'a': '1970-01-01 00:00:00.000000001' is not a number"),
         (pa.array([None, None], pa.timestamp("s")), "row 0 .*column 'a': the cell is empty"),
     ],
 )
@@ -259,6 +313,33 @@ def test_a_bad_parquet_cell_says_where(tmp_path: Path, column: pa.Array, message
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def idx_header(rank: int, *shape: int) -> bytes:
+    return bytes([0, 0, 8, rank]) + struct.pack(f">{rank}I", *shape)
+
+
+def npy_bytes(header: str = "", shape: str = "(2, 2)") -> bytes:
+    text = (header or f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}").encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(16)
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def encrypted_npz(path: Path) -> None:
+    write_zip(path, {"X.npy": npy_bytes()})
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+
+
+def wide_gzip(path: Path) -> None:
+    path.write_bytes(gzip.compress(idx_header(2, 1, 2**21) + bytes(2**21)))
 
 
 def objects(path: Path) -> None:
@@ -282,11 +363,24 @@ def objects(path: Path) -> None:
         ("a.npz", lambda p: write_npz(p, y=np.zeros(2)), "holds y: call the array"),
         ("a.npz", lambda p: write_npz(p, X=np.array([[None]])), "not numbers"),
         ("a.npz", lambda p: p.write_bytes(b"PK no zip"), "cannot be read as .npz"),
+        ("a.npz", encrypted_npz, "encrypted"),
+        ("a.npz", lambda p: write_zip(p, {"X": npy_bytes()}), "holds no array"),
+        ("a.npz", lambda p: write_zip(p, {"X.npy": npy_bytes("(" * 9000)}), "cannot be read as .npz"),
+        ("a.npy", lambda p: p.write_bytes(npy_bytes("(" * 9000)), "cannot be read as .npy"),
+        ("a.npy", lambda p: p.write_bytes(npy_bytes("-" * 9000 + "1")), "cannot be read as .npy"),
+        ("a.npy", lambda p: p.write_bytes(npy_bytes(shape="(True, 2)")), r"a shape of \(True, 2\)"),
+        ("a.npy", lambda p: p.write_bytes(npy_bytes(shape="(-1, -2)")), r"a shape of \(-1, -2\)"),
         ("a.parquet", lambda p: p.write_bytes(b"PAR1 no parquet PAR1"), "cannot be read as .parquet"),
         ("a.parquet", lambda p: pq.write_table(pa.table({"a": pa.array([], pa.int8())}), p), "the table is empty"),
         ("a.idx", lambda p: p.write_bytes(b"\1\2\3\4"), "not an idx file: it begins with 01 02 03 04"),
         ("a.idx", lambda p: p.write_bytes(b""), "not an idx file: it begins with nothing"),
-        ("a.idx", lambda p: p.write_bytes(idx_bytes(np.zeros((3, 2, 2), "u1"))[:-1]), "1 bytes are missing"),
+        ("a.idx", lambda p: p.write_bytes(idx_bytes(np.zeros((3, 2, 2), "u1"))[:-1]), "28 bytes are announced and 27 "),
+        ("a.idx", lambda p: p.write_bytes(idx_header(2, 1, 2**32 - 1)), "cut short: 4,294,967,307 bytes"),
+        ("a.idx", lambda p: p.write_bytes(idx_header(3, *[2**32 - 1] * 3)), "cut short"),
+        ("a.idx", lambda p: p.write_bytes(idx_header(2, 2**32 - 1, 0)), "at least one row and one column"),
+        ("a.idx.gz", lambda p: p.write_bytes(gzip.compress(idx_header(2, 1, 2**32 - 1))), "cut short"),
+        ("a.idx.gz", lambda p: p.write_bytes(gzip.compress(idx_header(3, 9, 9, 9))), "567 bytes are missing"),
+        ("a.idx.gz", wide_gzip, "2,097,152 columns: at most 1,048,576"),
         ("a-idx1-ubyte.gz", lambda p: p.write_bytes(gzip.compress(idx_bytes(np.zeros(3, "u1")))), "reshape it"),
         ("a.idx.gz", lambda p: p.write_bytes(b"not gzip"), "cannot be read as idx"),
         ("a.csv.gz", lambda p: p.write_bytes(gzip.compress(b"1,2\n" * 9999)[:-9]), "cannot be read as .csv"),
@@ -360,6 +454,70 @@ def test_a_bad_image_is_named(tmp_path: Path, write: Callable[[Path], object], m
     write(tmp_path)
     with pytest.raises(FileError, match=message):
         read(tmp_path)
+
+
+def small_png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)).save(stream, "png")
+    return stream.getvalue()
+
+
+def small_npz() -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, X=np.arange(60.0).reshape(10, 6), y=np.arange(10), name=np.array(["é"] * 10))
+    return stream.getvalue()
+
+
+def small_npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.arange(60.0).reshape(10, 6))
+    return stream.getvalue()
+
+
+def small_parquet() -> bytes:
+    stream = io.BytesIO()
+    columns = {
+        "a": np.arange(50.0),
+        "b": [f"text {i}" for i in range(50)],
+        "t": pa.array(range(50), pa.timestamp("ns")),
+    }
+    pq.write_table(pa.table(columns), stream, compression="none")
+    return stream.getvalue()
+
+
+CSV = ("a,b,c\n" + '1,"2",é\n' * 20).encode()
+IDX = idx_bytes(np.arange(45, dtype=">f4").reshape(5, 3, 3))
+VALID = {
+    "f.npy": small_npy(), "f.npz": small_npz(), "f.parquet": small_parquet(), "f.csv": CSV,
+    "f.csv.gz": gzip.compress(CSV), "f.idx": IDX, "f.idx.gz": gzip.compress(IDX), "folder/f.png": small_png(),
+}  # fmt: skip
+CHANGES = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=4
+)
+
+
+@settings(parent=IN_FOLDER, max_examples=150)
+@pytest.mark.parametrize("name", VALID)
+@given(changes=CHANGES, power=st.sampled_from([1, 3]))
+def test_damage_is_a_file_error_or_harmless(
+    tmp_path: Path, name: str, changes: list[tuple[float, int, bytes]], power: int
+) -> None:
+    data = bytearray(VALID[name])
+    for place, removed, added in changes:
+        start = int(place**power * len(data))  # often in the header
+        data[start : start + removed] = added
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    with suppress(FileError):
+        file = open_rows(path.parent if name.startswith("folder") else path)
+        for batch in file.batches(16):
+            for column in (*(file.columns or ()), *file.extras):
+                batch.column(column)
+            for column in file.columns or ():
+                with suppress(FileError):
+                    batch.numbers([column])
+            batch.numbers()
 
 
 # --- memory ---
@@ -442,5 +600,44 @@ def test_csv_cells_are_quoted_where_they_must_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["missing/out.npy", "folder"])
 def test_where_nothing_can_be_written_is_said(tmp_path: Path, path: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileError, match=r"cannot be written|a folder"):
-        ArrayWriter(tmp_path / path, ())
+    with pytest.raises(FileError, match=r"cannot be written|a folder"), ArrayWriter(tmp_path / path, ()):
+        pass
+
+
+@pytest.mark.parametrize("values", [[[1]], [{"a": 1}], [b"\xff"]], ids=["list", "struct", "binary"])
+def test_what_a_csv_cannot_hold_is_said_and_leaves_nothing(tmp_path: Path, values: list[object]) -> None:
+    table = pa.table({"id": values})
+    with (
+        pytest.raises(FileError, match=r"a.csv: a .csv cannot hold these columns"),
+        TableWriter(tmp_path / "a.csv", table.schema) as writer,
+    ):
+        writer.write(table)
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa
+from hourglass.files import ArrayWriter, FileError, TableWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+path, values = Path(sys.argv[1]), np.random.default_rng(0).random(int(sys.argv[2]))
+table = pa.table({"a": values})
+try:
+    with ArrayWriter(path, ()) if path.suffix == ".npy" else TableWriter(path, table.schema) as writer:
+        writer.write(values if path.suffix == ".npy" else table)
+except FileError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv", ".npy"])
+@pytest.mark.parametrize("rows", [3000, 3_000_000], ids=["noticed at the end", "noticed on the way"])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, kind: str, rows: int) -> None:
+    path = tmp_path / f"out{kind}"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), str(rows)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == f"{path}: cannot be written: File too large\n", done.stderr
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
