@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ _FILES_EXTRA = ("pyarrow", "PIL", "rich")
 
 
 def main() -> None:
-    """Exit codes: 0 done; 1 the server or the way to it failed; 2 the input is wrong; 130 Ctrl-C."""
+    """Exit codes: 0 done; 1 the server or the way to it failed; 2 the input is wrong; 130 Ctrl-C, 143 SIGTERM."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own remarks would stand among ours
     try:
         from hourglass.cli import interrupt, run
@@ -20,8 +21,13 @@ def main() -> None:
             raise
         sys.stderr.write(f"hourglass: error: {package} is not installed: pip install 'hourglass-serving[files]'\n")
         sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "×" still shows the rest
     if hasattr(signal, "SIGALRM"):  # not on Windows
-        signal.signal(signal.SIGINT, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, interrupt)
     code = run(sys.argv[1:])
     if hasattr(signal, "SIGALRM"):
         signal.alarm(0)

@@ -55,8 +55,8 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(error, 2 if error.code in _INPUT_IS_WRONG else 1)
     except OSError as error:
         return _complain(error, 1)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     return 0
 
 
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
     model = _Parser(add_help=False)
     model.add_argument("--model", metavar="NAME", required=True)
-    model.add_argument("--version", metavar="V", type=int, help="default: the newest")
+    model.add_argument("--version", metavar="V", type=_count, help="default: the newest")
     model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
     rows = _Parser(add_help=False)
     rows.add_argument("file", metavar="FILE", type=Path, help=".csv(.gz), .parquet, .npy, .npz, idx(.gz), PNG folder")
@@ -246,13 +246,13 @@ def _writer(stack: ExitStack, out: Path | None, output: Output[Any], schema: pa.
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """On Ctrl-C: KeyboardInterrupt, again each second until the program has ended.
+    """On Ctrl-C and the like: KeyboardInterrupt, again each second until the program has ended.
 
     Once is not enough: pyarrow looks for pandas in many of its calls, and swallows what is raised meanwhile.
     """
-    signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGALRM, lambda _, frame: interrupt(signal_number, frame))
     signal.alarm(1)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal_number)
 
 
 @contextmanager

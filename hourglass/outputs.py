@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hourglass.client import Client
+from hourglass.files.rows import value_of
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 
 _TOP = 10
@@ -79,7 +80,7 @@ class ScoreOutput(Output[Scores]):
 
     def see(self, answer: Scores, ids: pa.Array | None) -> None:
         for i in np.argsort(-answer.score, kind="stable")[:_TOP].tolist():
-            row_id = "" if ids is None else str(ids[i].as_py())
+            row_id = "" if ids is None else str(value_of(ids, i))
             verdict = bool(answer.is_anomaly[i])
             row = (float(answer.score[i]), -(self._rows + i), float(answer.p_value[i]), verdict, row_id)
             (heapq.heappush if len(self._top) < _TOP else heapq.heappushpop)(self._top, row)
@@ -120,7 +121,7 @@ class _ValuesOutput(Output[A]):
     def see(self, answer: A, ids: pa.Array | None) -> None:
         values = self.numbers(answer)
         for i in range(min(len(values), _FIRST_ROWS - len(self._first))):
-            row_id = "" if ids is None else str(ids[i].as_py())
+            row_id = "" if ids is None else str(value_of(ids, i))
             self._first.append((row_id, values[i].ravel()[:_FIRST_NUMBERS].tolist()))
         self._rows += len(values)
 

@@ -161,12 +161,53 @@ def test_ids_are_shown_as_they_are(start: START, tmp_path: Path, capsys: pytest.
     assert "[red]:smile:[/red]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [
+        (pa.array([1], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        (pa.array([[1]]), None),
+        (pa.array([{"a": 1}]), None),
+        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())), None),
+        (pa.array([b"\xff"]), None),
+        (pa.array([b"ab"]), "ab"),
+    ],
+    ids=["nanoseconds", "list", "struct", "map", "binary", "text as binary"],
+)
+def test_ids_of_any_type(
+    start: START, tmp_path: Path, capsys: pytest.CaptureFixture[str], ids: pa.Array, shown: str | None
+) -> None:
+    fake, path = start(), tmp_path / "in.parquet"
+    pq.write_table(pa.table({"key": ids, **{name: [1.0] for name in "abcd"}}), path)
+    assert hourglass(fake, "score", path, "--id", "key") == 0
+    out = tmp_path / "out.parquet"
+    assert hourglass(fake, "embed", path, "--id", "key", "--out", out) == 0
+    assert pq.read_table(out)["key"].combine_chunks() == ids
+    capsys.readouterr()
+    as_csv = tmp_path / "out.csv"
+    code = hourglass(fake, "score", path, "--id", "key", "--out", as_csv)
+    if shown is None:
+        assert code == 2
+        assert "out.csv: a .csv cannot hold these columns" in error_of(capsys)
+        assert sorted(tmp_path.iterdir()) == [path, out]
+    else:
+        assert code == 0
+        assert as_csv.read_text().splitlines()[1].split(",")[0].strip('"') == shown
+
+
 def test_models_is_a_table_of_a_hundred_columns(start: START, capsys: pytest.CaptureFixture[str]) -> None:
     fake = start(row_shape=(28, 28))
     assert run(["models", "--server", fake.address]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
     assert all(any(word in line for line in lines) for word in ("basic", "28×28", "0123456789abcdef", "2026-01-01"))
+
+
+def test_a_terminal_of_ascii_is_no_trouble(start: START) -> None:
+    command = [sys.executable, "-m", "hourglass", "models", "--server", start(row_shape=(28, 28)).address]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "28?28" in done.stdout
 
 
 def test_the_server_comes_from_the_environment(
@@ -195,7 +236,10 @@ def test_the_server_comes_from_the_environment(
         ("a,b,c,d\n1,2,3,4\n", ["--out", "in.csv"], "is the input"),
         ("a,b,c,d\n1,2,3,4\n", ["--out", "no/out.csv"], "cannot be written: No such file"),
         ("a,b,c,d\n1,2,3,4\n", ["--out", "o.npy", "--id", "a"], "an .npy holds only the numbers"),
-        ("a,b,c,d\n1,2,3,4\n", ["--version", "x"], "invalid int value: 'x' (see hourglass score --help)"),
+        ("a,b,c,d\n1,2,3,4\n", ["--version", "x"], "'x' is not a whole number from 0 to 2^63 - 1 (see hourglass score"),
+        ("a,b,c,d\n1,2,3,4\n", ["--version", "9" * 20], "is not a whole number from 0 to 2^63 - 1"),
+        ("a,b,c,d\n1,2,3,4\n", ["--version", "-1"], "is not a whole number from 0 to 2^63 - 1"),
+        ("a,b,c,d\n1,2,3,4\n", ["--timeout", "nan"], "a number of seconds above 0, not nan"),
         ("a,b,c,d\n1,2,3,4\n", ["--token-file", "gone"], "No such file or directory: 'gone'"),
         ("a,b,c,d\n1,2,3,4\n", ["--cert-file", "in.csv"], "a client certificate needs both"),
     ],
@@ -259,7 +303,8 @@ def test_no_server_is_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no server at 127.0.0.1:1" in error_of(capsys)
 
 
-def test_ctrl_c_leaves_no_file(named: Fake, table: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopping_it_leaves_no_file(named: Fake, table: Path, stop: signal.Signals) -> None:
     stay, here = threading.Event(), threading.Event()
 
     def before(_: Any) -> None:
@@ -273,9 +318,9 @@ def test_ctrl_c_leaves_no_file(named: Fake, table: Path) -> None:
     process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert here.wait(30)
     assert len(list(table.parent.glob(".out.parquet.*.tmp"))) == 1
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 128 + stop
     assert "Traceback" not in err
     assert [entry.name for entry in table.parent.iterdir()] == ["in.csv"]
     stay.set()
