@@ -15,7 +15,7 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     kind = "columns" if len(manifest.row_shape) == 1 else "numbers"
     excluded = f"; rows with {config.label} in {', '.join(config.exclude_label)} left out" * bool(config.exclude_label)
     facts = {**provenance.config["options"], **autoencoder.facts()}
-    options = "".join(f"\n| {name} | {value} |" for name, value in facts.items() if value is not None)
+    options = "".join(f"\n| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
     metrics = "".join(f"\n| {name} | {value:.6g} |" for name, value in provenance.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
     return f"""# {config.name}
@@ -26,9 +26,9 @@ A **{manifest.variant}** autoencoder: {autoencoder.summary}.
 | --- | --- |
 | row | {shape} {kind}, float32, in the units of the data; no missing values |
 | embedding | {manifest.embedding_size} numbers, space `{manifest.embedding_space_id}` |
-| objective | {autoencoder.objective} |
-| score | {manifest.score.name}: {manifest.score.formula}; higher is more anomalous |
-| feature_error | {served.score.feature_error} |
+| objective | {_cell(autoencoder.objective)} |
+| score | {manifest.score.name}: {_cell(manifest.score.formula)}; higher is more anomalous |
+| feature_error | {_cell(served.score.feature_error)} |
 | network | {config.network}, {" → ".join(map(str, provenance.config["hidden"]))} |{options}
 
 Scaled units: {_scaling(served)}
@@ -60,6 +60,11 @@ run in any ONNX runtime; scaling is inside. `manifest.json` has the rest, and go
 
 Made {provenance.created:%Y-%m-%d} with {versions}.
 """
+
+
+def _cell(value: object) -> str:
+    """A bar would end the cell of a table."""
+    return str(value).replace("|", "\\|")
 
 
 def _scaling(served: Served) -> str:

@@ -228,7 +228,12 @@ def test_the_manifest_and_the_card_say_how_the_score_is_made(exported: Path):
     assert "Bernoulli" in score.formula
     assert "KL(q(z | x) || N(0, I)), in nats" in score.formula
     card = (exported / "README.md").read_text()
-    for words in (score.formula, "cross-entropy of the pixel clamped", "embedding_stddev", "likelihood | Bernoulli |"):
+    for words in (
+        score.formula.replace("|", r"\|"),
+        "cross-entropy of the pixel clamped",
+        "embedding_stddev",
+        "likelihood | Bernoulli |",
+    ):
         assert words in card
     assert "None" not in card
     whole = answers(artefact, MODEL, split(load(run_of(exported).config), 0).calibration.numpy())
