@@ -116,7 +116,7 @@ def test_the_record_has_each_part_the_learning_rate_and_what_is_monitored(config
 
 
 def test_how_much_of_an_embedding_is_in_use():
-    embedding = torch.tensor([[0.0, 1.0, 5.0, 0.0], [0.0, 1.0, -5.0, 0.05], [0.0, 1.0, 5.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    embedding = torch.tensor([[0.0, 1.0, 5.0, 0.0], [0.0, 1.0, -5.0, 0.1], [0.0, 1.0, 5.0, 0.0], [0.0, 1.0, 0.04, 0.0]])
     assert unit_activity(embedding) == {"active_units": 1.0, "dead_units": 2.0, "mean_sparsity": 8 / 16}
 
 
