@@ -3,7 +3,7 @@
     python -m examples.gallery --data FOLDER      (a folder with mnist/, as benchmarks use)
 
 Each model is trained by `hourglass-train fit` and looked at through its exported ONNX graph; only the filters come from
-the checkpoint.
+the checkpoint. What runs/gallery/ has already is not trained again.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ EXHIBITS = (
     ),
     Exhibit(
         "sparse",
-        (),
+        ("--embedding-dim", "200"),
         "When single units should mean something: each is silent for most rows and speaks for a part or a stroke.",
     ),
     Exhibit(
         "k_sparse",
-        (),
+        ("--embedding-dim", "1000", "--option", "k=25", "--option", "alpha=3"),
         "When the embedding should be sparse by construction, k numbers of many: for linear classifiers, for indices.",
     ),
     Exhibit(
@@ -136,9 +136,10 @@ def read(path: Path, row_shape: tuple[int, ...]) -> np.ndarray:
 
 def show(exhibit: Exhibit, train: Path, epochs: int, images: np.ndarray, labels: np.ndarray) -> Shown:
     name = exhibit.variant.replace("_", "-")
-    command = ["fit", "--data", str(train), "--name", name, "--variant", exhibit.variant, "--epochs", str(epochs)]
-    folders = ["--exported", str(FOLDER / "exported"), "--runs", str(FOLDER / "runs")]
-    subprocess.run([sys.executable, "-m", "training", *command, *folders, *exhibit.settings], check=True)
+    if not (FOLDER / "exported" / name).is_dir():
+        command = ["fit", "--data", str(train), "--name", name, "--variant", exhibit.variant, "--epochs", str(epochs)]
+        folders = ["--exported", str(FOLDER / "exported"), "--runs", str(FOLDER / "runs")]
+        subprocess.run([sys.executable, "-m", "training", *command, *folders, *exhibit.settings], check=True)
     published = max((FOLDER / "exported" / name).iterdir(), key=lambda folder: int(folder.name))
     session = onnxruntime.InferenceSession(str(published / "model.onnx"))
     embedding, reconstruction = session.run(["embedding", "reconstruction"], {"input": images[:PROBED]})
@@ -245,21 +246,22 @@ def page(shown: list[Shown], epochs: int) -> str:
         f"## {one.exhibit.variant}\n\n"
         f"{find(one.exhibit.variant).summary[0].upper()}{find(one.exhibit.variant).summary[1:]}.\n\n"
         f"Minimises {one.objective}.\n\n"
+        f"Shown: `--variant {' '.join((one.exhibit.variant, *one.exhibit.settings))}`.\n\n"
         f"**Choose it** {one.exhibit.choose[0].lower()}{one.exhibit.choose[1:]}\n\n"
         f"![{one.exhibit.variant}](images/variant-{one.exhibit.variant.replace('_', '-')}.png)"
         for one in shown
     )
     return f"""# The autoencoders, side by side
 
-Written by `python -m examples.gallery --data FOLDER`: each variant with its default settings, at most {epochs} epochs
-of MNIST's training images, one seed, looked at on test images that it never saw.
+Written by `python -m examples.gallery --data FOLDER`: each variant with the settings named below it, at most
+{epochs} epochs of MNIST's training images, one seed, looked at on test images that it never saw.
 
 | variant | embedding | squared error per image | linear probe |
 | --- | --- | --- | --- |
 {rows}
 
 Squared error: summed over 784 pixels in [0, 1]. Linear probe: test accuracy of logistic regression on the embeddings of
-{PROBED // 2:,} other test images. Both are first looks with defaults, not the best a variant can do.
+{PROBED // 2:,} other test images. Both are first looks, not the best a variant can do.
 
 {sections}
 """
