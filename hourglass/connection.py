@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +71,8 @@ class Connection:
     credentials: grpc.ChannelCredentials | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise ValueError(f"the timeout is a number of seconds above 0, not {self.timeout:g}")
+        if not 0 < self.timeout < 2**31:  # gRPC counts nanoseconds in 64 bits
+            raise ValueError(f"the timeout is a number of seconds above 0 and below 2^31, not {self.timeout:g}")
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("a client certificate needs both its files: the certificate and the key")
         if self.cert_file is not None and self.ca_file is None:
@@ -92,9 +91,11 @@ class Connection:
 
     def open(self, library: Any) -> Any:
         """A channel of `grpc` or `grpc.aio`."""
+        # gRPC would go through $http_proxy even to this machine, with the token.
+        options = [*OPTIONS, ("grpc.enable_http_proxy", int(not _is_this_machine(self.server)))]
         if self.credentials is None:
-            return library.insecure_channel(self.server, OPTIONS)
-        return library.secure_channel(self.server, self.credentials, OPTIONS)
+            return library.insecure_channel(self.server, options)
+        return library.secure_channel(self.server, self.credentials, options)
 
 
 def _is_this_machine(server: str) -> bool:

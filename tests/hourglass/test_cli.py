@@ -239,7 +239,7 @@ def test_the_server_comes_from_the_environment(
         ("a,b,c,d\n1,2,3,4\n", ["--version", "x"], "'x' is not a whole number from 0 to 2^63 - 1 (see hourglass score"),
         ("a,b,c,d\n1,2,3,4\n", ["--version", "9" * 20], "is not a whole number from 0 to 2^63 - 1"),
         ("a,b,c,d\n1,2,3,4\n", ["--version", "-1"], "is not a whole number from 0 to 2^63 - 1"),
-        ("a,b,c,d\n1,2,3,4\n", ["--timeout", "nan"], "a number of seconds above 0, not nan"),
+        ("a,b,c,d\n1,2,3,4\n", ["--timeout", "nan"], "above 0 and below 2^31, not nan"),
         ("a,b,c,d\n1,2,3,4\n", ["--token-file", "gone"], "No such file or directory: 'gone'"),
         ("a,b,c,d\n1,2,3,4\n", ["--cert-file", "in.csv"], "a client certificate needs both"),
     ],
