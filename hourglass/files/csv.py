@@ -21,8 +21,10 @@ from hourglass.files.rows import FileError, RowFile, TableBatch, check_names, po
 from hourglass.files.tables import rebatch
 
 _DELIMITERS = ",;\t|"
-# A line must fit in one block; also how much of the file is looked at to guess delimiter and header.
+# A line must fit in one block.
 _BLOCK = 2**20
+# How much of the file is looked at to guess delimiter and header: two lines at least.
+_SAMPLE = 2 * _BLOCK
 _SAMPLE_RECORDS = 50
 # What is meant as a number, also where it will be refused: 1,5 or 1.000.000
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -86,15 +88,16 @@ class CsvFile(RowFile):
             except csv.Error as problem:
                 return FileError(f"{self.path}: {problem}: is a quotation mark never closed?")
         if "straddl" in str(error):
-            return FileError(f"{self.path}: a row is longer than {_BLOCK:,} bytes: is a quotation mark never closed?")
+            return _too_long(self.path)
         return FileError(f"{self.path}: cannot be read as CSV: {error}")
 
 
 def open_csv(path: Path) -> CsvFile:
     """Looks at the start of the file for delimiter, header and columns. Raises FileError."""
     with _bytes_of(path) as (_, stream):
-        sample = stream.read(_BLOCK)
-    if len(sample) == _BLOCK:
+        sample = stream.read(_SAMPLE)
+    cut = len(sample) == _SAMPLE
+    if cut:
         sample = sample[: sample.rfind(b"\n") + 1] or sample  # whole lines
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in sample:
         raise FileError(f"{path}: not UTF-8 text (UTF-16, or not text at all): save it as CSV in UTF-8")
@@ -109,6 +112,8 @@ def open_csv(path: Path) -> CsvFile:
     _, names = records[0]
     if not _is_header(path, records):
         return CsvFile(path, positional(len(names)), (len(names),), None, delimiter=delimiter)
+    if len(records) == 1 and cut:
+        raise _too_long(path)
     if len(records) == 1:
         raise FileError(f"{path}: a header, but no row below it")
     columns = check_names(path, [name.strip() or f"c{i}" for i, name in enumerate(names)])
@@ -180,6 +185,10 @@ def _records(text: TextIO, delimiter: str, skip_lines: int = 0) -> Iterator[tupl
         if cells:
             yield line, cells
         line = skip_lines + reader.line_num + 1
+
+
+def _too_long(path: Path) -> FileError:
+    return FileError(f"{path}: a line is longer than {_BLOCK:,} bytes: is a quotation mark never closed?")
 
 
 def _not_utf8(path: Path) -> FileError:

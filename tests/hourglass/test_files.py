@@ -222,6 +222,14 @@ def test_lines_may_be_long(tmp_path: Path, delimiter: str) -> None:
     assert read(path).shape == (1, 20_000)
 
 
+@pytest.mark.parametrize(("name", "cell"), [("x" * 9, "1"), ("x", "1" * 9), ("x", "1")])
+def test_lines_over_a_mebibyte_are_refused_as_such(tmp_path: Path, name: str, cell: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([",".join([name] * 600_000), ",".join([cell] * 600_000)]))
+    with pytest.raises(FileError, match="a line is longer than 1,048,576 bytes"):
+        read(path)
+
+
 def test_a_header_of_several_lines_and_nameless_columns(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('\n,"two\nlines", padded \n\n1,2,3\n\n4,5,oops\n')
