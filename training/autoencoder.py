@@ -109,7 +109,7 @@ class Autoencoder(nn.Module):
         return True
 
     def monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
-        """What the field looks at besides the loss, for the record: of some thousand early-stop rows, no gradients."""
+        """What the field looks at besides the loss, for the record: of early-stop rows, at most 1,024, no gradients."""
         return unit_activity(self.encode(rows))
 
     def facts(self) -> dict[str, str]:

@@ -15,7 +15,8 @@ from training.autoencoder import Autoencoder, Clock, total
 from training.config import FitConfig
 from training.errors import TrainingError
 
-_EVALUATION_ROWS = 4096
+_EVALUATION_ROWS = 4096  # of one pass
+_MONITORED_ROWS = 1024
 
 
 class DivergedError(TrainingError):
@@ -112,7 +113,7 @@ class Training:
     @torch.no_grad()
     def _monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
         self.model.eval()
-        return self.model.monitor(rows[:_EVALUATION_ROWS], clock)
+        return self.model.monitor(rows[:_MONITORED_ROWS], clock)
 
     def _clock(self, rows: Tensor, batch: int = 0) -> Clock:
         """At the given batch of the epoch that follows the finished ones."""
