@@ -46,6 +46,8 @@ class Autoencoder(nn.Module):
     summary: ClassVar[str]
     options_class: ClassVar[type[Options]] = Options
     networks: ClassVar[tuple[Network, ...]] = ("mlp", "conv")
+    # Whether sparsity, not size, holds the embedding: it may then be larger than the row, and is when nobody chose.
+    wide: ClassVar[bool] = False
     # How embeddings are distributed a priori, None when they are not: see Manifest.prior.
     prior: ClassVar[Literal["standard_normal"] | None] = None
 
@@ -115,6 +117,11 @@ class Autoencoder(nn.Module):
     def facts(self) -> dict[str, str]:
         """What the card says of this model besides its options."""
         return {}
+
+    def decided(self, rows: Tensor) -> Tensor:
+        """Which rows have answers that rounding cannot change by more than rounding: bool [n]. Export proves itself on
+        those."""
+        return torch.ones(len(rows), dtype=torch.bool)
 
     def score(self) -> scoring.Score:
         """The anomaly score that suits this variant."""

@@ -29,7 +29,7 @@ A **{manifest.variant}** autoencoder: {autoencoder.summary}.
 | objective | {_cell(autoencoder.objective)} |
 | score | {manifest.score.name}: {_cell(manifest.score.formula)}; higher is more anomalous |
 | feature_error | {_cell(served.score.feature_error)} |
-| network | {config.network}, {" → ".join(map(str, provenance.config["hidden"]))} |{options}
+| network | {config.network}, {" → ".join(map(str, provenance.config["hidden"])) or "one layer each way"} |{options}
 
 Scaled units: {_scaling(served)}
 

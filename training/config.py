@@ -43,7 +43,8 @@ class FitConfig(BaseModel):
         Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W]"),
     ] = ()
     embedding_dim: Annotated[
-        int | None, Field(ge=1, description="size of an embedding; a quarter of the row, at most 32")
+        int | None,
+        Field(ge=1, description="size of an embedding; a quarter of the row, at most 32 (sparse: twice, at most 256)"),
     ] = None
     epochs: Annotated[int, Field(ge=1, description="most passes over the training rows")] = 100
     batch_size: Annotated[int, Field(ge=1, description="rows of one gradient step")] = 256

@@ -87,7 +87,8 @@ def _write(trained: Trained, folder: Path) -> None:
     rate = false_alarm_rate(trained.config.false_alarm_rate, len(scores))
     calibration = Calibration.from_scores(scores, rate)
     golden = golden_rows(trained.splits.calibration, trained.served.scaling, trained.config.seed)
-    real = trained.splits.early_stop[:_REAL_ROWS]
+    golden = _decided(trained.served, golden)
+    real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])
     check_parity(trained.served, sessions, torch.cat([real, golden]), calibration.threshold(rate))
     metrics = _metrics(trained.served, calibration_rows, answers)
     manifest = _manifest(trained, files, calibration, golden, sessions[MODEL], metrics)
@@ -95,6 +96,17 @@ def _write(trained: Trained, folder: Path) -> None:
         (folder / name).write_bytes(data)
     (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
     (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+@torch.inference_mode()
+def _decided(served: Served, rows: Tensor) -> Tensor:
+    """Of rows in input units, those that two correct runtimes must answer alike. Raises ExportError if none is."""
+    kept = rows[served.autoencoder.decided(served.scaling(rows))]
+    if not len(kept):
+        raise ExportError(
+            "rounding decides every answer of this model: it learned nothing that another runtime repeats"
+        )
+    return kept
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:

@@ -23,7 +23,8 @@ from training.scaling import Scaling
 from training.trainer import EpochRecord, Training
 
 CHECKPOINT_SECONDS = 5.0
-_LARGEST_DEFAULT_EMBEDDING = 32
+# Of those that nobody chose.
+_LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
 
 
 def fit(config: FitConfig, progress: Progress) -> Path:
@@ -70,7 +71,8 @@ def build(config: FitConfig, row_shape: tuple[int, ...]) -> Autoencoder:
     variant = find(config.variant)
     options = validated(variant.options_class, config.options, f"{config.variant} option")
     features = int(torch.Size(row_shape).numel())
-    embedding_dim = config.embedding_dim or max(1, min(_LARGEST_DEFAULT_EMBEDDING, features // 4))
+    default = min(_LARGEST_WIDE_EMBEDDING, 2 * features) if variant.wide else min(_LARGEST_EMBEDDING, features // 4)
+    embedding_dim = config.embedding_dim or max(1, default)
     return variant(Architecture(row_shape, embedding_dim, config.network, config.hidden), options)
 
 

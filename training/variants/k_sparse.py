@@ -12,6 +12,7 @@ from training.autoencoder import Autoencoder, Clock, Options, squared_error
 from training.errors import ConfigError
 from training.networks import Architecture, Network
 
+_ROUNDING = 1e-4  # of a row's largest number: some ten times what two runtimes differ by
 _SCHEDULED = 0.5  # share of the epochs in which k falls to its final value
 
 
@@ -34,6 +35,7 @@ class KSparse(Autoencoder):
 
     variant: ClassVar[str] = "k_sparse"
     summary: ClassVar[str] = "exactly k active units in each embedding: sparse features of many rows, fast to index"
+    wide: ClassVar[bool] = True
     options_class: ClassVar[type[Options]] = KSparseOptions
     networks: ClassVar[tuple[Network, ...]] = ("mlp",)
 
@@ -75,6 +77,16 @@ class KSparse(Autoencoder):
     def k_at(self, clock: Clock) -> int:
         done = min(1.0, clock.progress / _SCHEDULED)
         return round(self.k_start + (self.k - self.k_start) * done)
+
+    def decided(self, rows: Tensor) -> Tensor:
+        """Not where the last unit kept and the first one dropped are as good as equal: another machine's rounding may
+        keep the other one."""
+        code = self.encoder(rows)
+        if self.k_served == code.shape[1]:
+            return super().decided(rows)
+        last = code.topk(self.k_served + 1, dim=1).values[:, -2:]
+        clear: Tensor = last[:, 0] - last[:, 1] > _ROUNDING * code.abs().amax(dim=1)
+        return clear
 
     def settled(self, clock: Clock) -> bool:
         return self.k_at(clock) == self.k

@@ -47,6 +47,7 @@ class Sparse(Basic):
 
     variant: ClassVar[str] = "sparse"
     summary: ClassVar[str] = "units that are seldom active, by a KL penalty: parts-like features, wide embeddings"
+    wide: ClassVar[bool] = True
     options_class: ClassVar[type[Options]] = SparseOptions
 
     options: SparseOptions
