@@ -7,6 +7,7 @@ appendix C.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +17,23 @@ from torch.nn import functional
 _LEARNED_VARIANCE = (-8.0, 8.0)  # of a feature in scaled units: no feature is known better than 1.8 % of its spread
 
 
-class Likelihood(nn.Module):
+class Likelihood(nn.Module, ABC):
     """`name` goes to the card; `terms` says what negative_log_likelihood gives for each feature."""
 
     name: str
     terms: str
 
+    @abstractmethod
     def mean(self, decoded: Tensor) -> Tensor:
         """E[x | z], in scaled units."""
-        raise NotImplementedError
 
+    @abstractmethod
     def negative_log_likelihood(self, decoded: Tensor, rows: Tensor) -> Tensor:
         """-log p(x_j | z) of each feature: [n, *row_shape]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def precision(self) -> Tensor:
         """1 / standard deviation of a feature given z, at most; broadcasts to a row."""
-        raise NotImplementedError
 
 
 class Bernoulli(Likelihood):

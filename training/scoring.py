@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -16,7 +17,7 @@ DECODED = "decoded"
 _ACTIVE_VARIANCE = 0.01
 
 
-class Score(nn.Module):
+class Score(nn.Module, ABC):
     """From scaled rows and the autoencoder's answers to (score [n], feature_error [n, *row_shape]).
 
     `name` and `formula` go to the manifest and the card, `feature_error` says there what a feature's error is.
@@ -27,8 +28,8 @@ class Score(nn.Module):
     formula: str
     feature_error: str
 
-    def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]: ...
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """Where score or feature_error are not of size 1: how much one unit of a reconstruction's error changes them.
