@@ -521,11 +521,11 @@ def test_damage_is_a_file_error_or_harmless(
         file = open_rows(path.parent if name.startswith("folder") else path)
         for batch in file.batches(16):
             for column in (*(file.columns or ()), *file.extras):
-                batch.column(column)
+                assert len(batch.column(column)) == len(batch)
             for column in file.columns or ():
                 with suppress(FileError):
                     batch.numbers([column])
-            batch.numbers()
+            assert batch.numbers().shape == (len(batch), *file.row_shape)
 
 
 # --- memory ---
