@@ -42,6 +42,9 @@ class FitConfig(BaseModel):
         Widths,
         Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W]"),
     ] = ()
+    hidden_activation: Annotated[
+        Literal["relu", "selu", "tanh", "sigmoid"], Field(description="of the hidden layers, both ways")
+    ] = "relu"
     embedding_dim: Annotated[
         int | None,
         Field(ge=1, description="size of an embedding; a quarter of the row, at most 32 (sparse: twice, at most 256)"),

@@ -73,7 +73,10 @@ def build(config: FitConfig, row_shape: tuple[int, ...]) -> Autoencoder:
     features = int(torch.Size(row_shape).numel())
     default = min(_LARGEST_WIDE_EMBEDDING, 2 * features) if variant.wide else min(_LARGEST_EMBEDDING, features // 4)
     embedding_dim = config.embedding_dim or max(1, default)
-    return variant(Architecture(row_shape, embedding_dim, config.network, config.hidden), options)
+    architecture = Architecture(
+        row_shape, embedding_dim, config.network, config.hidden, activation=config.hidden_activation
+    )
+    return variant(architecture, options)
 
 
 def _same_data(run: Run) -> Dataset:

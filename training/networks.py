@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from training.errors import ConfigError
 
 Network = Literal["mlp", "conv"]
+Activation = Literal["relu", "selu", "tanh", "sigmoid"]
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "selu": nn.SELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 CONV_CHANNELS = (32, 64)
 IMAGE_WIDTHS = (512, 256)
 TABLE_WIDTH = 16
@@ -26,7 +28,7 @@ class Architecture:
 
     hidden: widths of the fully connected layers, or channels of the stages that each halve the image, from the input
     to the embedding; the decoder mirrors them. shallow: a fully connected network has no hidden layer of its own
-    accord.
+    accord. activation: of the hidden layers, both ways; embedding_activation: of the embedding, linear when None.
     """
 
     row_shape: tuple[int, ...]
@@ -34,6 +36,8 @@ class Architecture:
     network: Network = "mlp"
     hidden: tuple[int, ...] = ()
     shallow: bool = False
+    activation: Activation = "relu"
+    embedding_activation: Activation | None = None
 
     def __post_init__(self) -> None:
         if self.network == "conv" and len(self.row_shape) not in (2, 3):
@@ -61,13 +65,18 @@ class Architecture:
         """outputs: numbers per row, the embedding's size when not given."""
         outputs = outputs or self.embedding_dim
         if self.network == "conv":
-            return _conv_encoder(self.row_shape, self.widths, outputs)
-        return nn.Sequential(nn.Flatten(), *_dense([math.prod(self.row_shape), *self.widths, outputs]))
+            layers = _conv_encoder(self.row_shape, self.widths, outputs, self._activation)
+        else:
+            sizes = [math.prod(self.row_shape), *self.widths, outputs]
+            layers = [nn.Flatten(), *_dense(sizes, self._activation)]
+        if self.embedding_activation:
+            layers.append(ACTIVATIONS[self.embedding_activation]())
+        return nn.Sequential(*layers)
 
     def decoder(self) -> nn.Sequential:
         if self.network == "conv":
-            return _conv_decoder(self.row_shape, self.widths, self.embedding_dim)
-        layers = _dense([self.embedding_dim, *reversed(self.widths), math.prod(self.row_shape)])
+            return _conv_decoder(self.row_shape, self.widths, self.embedding_dim, self._activation)
+        layers = _dense([self.embedding_dim, *reversed(self.widths), math.prod(self.row_shape)], self._activation)
         return nn.Sequential(*layers, nn.Unflatten(1, self.row_shape))
 
     def tied(self) -> tuple[nn.Sequential, nn.Sequential]:
@@ -77,25 +86,30 @@ class Architecture:
         encoder = self.encoder()
         layers: list[nn.Module] = []
         for layer in reversed([layer for layer in encoder if isinstance(layer, nn.Linear)]):
-            layers += [_Transposed(layer), nn.ReLU()]
+            layers += [_Transposed(layer), self._activation()]
         return encoder, nn.Sequential(*layers[:-1], nn.Unflatten(1, self.row_shape))
+
+    @property
+    def _activation(self) -> type[nn.Module]:
+        return ACTIVATIONS[self.activation]
 
 
 def pairs(encoder: nn.Sequential, decoder: nn.Sequential) -> list[tuple[nn.Sequential, nn.Sequential]]:
     """The encoder's layers from the input on, each with the decoder's layer that mirrors it; modules are shared.
 
-    The decoder's layers come without their ReLU: what they give back is held to activations by squared error.
+    The decoder's layers come without their activation: what they give back is held to activations by squared error.
     """
-    up: list[list[nn.Module]] = [[]]
+    activations = tuple(ACTIVATIONS.values())
+    up: list[list[nn.Module]] = []
     for module in encoder:
-        up[-1].append(module)
-        if isinstance(module, nn.ReLU):
+        if not up or (isinstance(up[-1][-1], activations) and not isinstance(module, activations)):
             up.append([])
+        up[-1].append(module)
     down: list[list[nn.Module]] = []
     for module in decoder:
         if any(True for _ in module.parameters()):
             down.append([])
-        if not isinstance(module, nn.ReLU):
+        if not isinstance(module, activations):
             down[-1].append(module)
     return [(nn.Sequential(*u), nn.Sequential(*d)) for u, d in zip(up, reversed(down), strict=True)]
 
@@ -113,12 +127,20 @@ class _Transposed(nn.Module):
         return torch.addmm(self.bias, rows, self.weight)
 
 
-def _dense(sizes: Sequence[int]) -> list[nn.Module]:
-    """Linear layers with ReLU between them, none after the last."""
+def _dense(sizes: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
+    """Linear layers with the activation between them, none after the last."""
     layers: list[nn.Module] = []
     for width, following in pairwise(sizes):
-        layers += [nn.Linear(width, following), nn.ReLU()]
+        layers += [_initialised(nn.Linear(width, following), activation), activation()]
     return layers[:-1]
+
+
+def _initialised(layer: nn.Linear, activation: type[nn.Module]) -> nn.Linear:
+    """SELU keeps its promise of unit variance with N(0, 1 / inputs) weights only (Klambauer et al. 2017)."""
+    if activation is nn.SELU:
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _sizes(row_shape: tuple[int, ...], stages: int) -> list[tuple[int, int]]:
@@ -152,25 +174,29 @@ def _channels(row_shape: tuple[int, ...]) -> int:
     return row_shape[2] if len(row_shape) == 3 else 1
 
 
-def _conv_encoder(row_shape: tuple[int, ...], stages: tuple[int, ...], outputs: int) -> nn.Sequential:
+def _conv_encoder(
+    row_shape: tuple[int, ...], stages: tuple[int, ...], outputs: int, activation: type[nn.Module]
+) -> list[nn.Module]:
     layers: list[nn.Module] = [_ChannelsFirst()]
     for channels, following in pairwise((_channels(row_shape), *stages)):
-        layers += [nn.Conv2d(channels, following, 3, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(channels, following, 3, stride=2, padding=1), activation()]
     height, width = _sizes(row_shape, len(stages))[-1]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(stages[-1] * height * width, outputs))
+    return [*layers, nn.Flatten(), nn.Linear(stages[-1] * height * width, outputs)]
 
 
-def _conv_decoder(row_shape: tuple[int, ...], stages: tuple[int, ...], embedding_dim: int) -> nn.Sequential:
+def _conv_decoder(
+    row_shape: tuple[int, ...], stages: tuple[int, ...], embedding_dim: int, activation: type[nn.Module]
+) -> nn.Sequential:
     sizes = _sizes(row_shape, len(stages))
     height, width = sizes[-1]
     layers: list[nn.Module] = [
         nn.Linear(embedding_dim, stages[-1] * height * width),
-        nn.ReLU(),
+        activation(),
         nn.Unflatten(1, (stages[-1], height, width)),
     ]
     backwards = (*reversed(stages), _channels(row_shape))
     for (channels, following), (height, width) in zip(pairwise(backwards), reversed(sizes[:-1]), strict=True):
         # Stride 2 undoes ceil(size / 2) for odd sizes; even ones lack one row and column.
         missing = (1 - height % 2, 1 - width % 2)
-        layers += [nn.ConvTranspose2d(channels, following, 3, 2, padding=1, output_padding=missing), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(channels, following, 3, 2, padding=1, output_padding=missing), activation()]
     return nn.Sequential(*layers[:-1], _ChannelsLast(grey=len(row_shape) == 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,9 +16,12 @@ from training.networks import Architecture
 
 class ReconstructionOptions(Options):
     loss: Annotated[
-        Literal["mse", "cross_entropy"],
-        Field(description="squared error, or cross-entropy on sigmoid outputs (images only)"),
+        Literal["mse", "sigmoid_mse", "cross_entropy"],
+        Field(description="squared error, that of sigmoid outputs, or their cross-entropy (the last two: images only)"),
     ] = "mse"
+    activation: Annotated[Literal["linear", "relu", "tanh", "sigmoid"], Field(description="of the embedding")] = (
+        "linear"
+    )
 
 
 class Reconstructing(Autoencoder):
@@ -26,16 +30,20 @@ class Reconstructing(Autoencoder):
     options: ReconstructionOptions
 
     def __init__(self, architecture: Architecture, options: Options) -> None:
-        super().__init__(architecture, options)
-        if self.options.loss == "cross_entropy" and len(architecture.row_shape) == 1:
+        assert isinstance(options, ReconstructionOptions)
+        activation = None if options.activation == "linear" else options.activation
+        super().__init__(replace(architecture, embedding_activation=activation), options)
+        if self.options.loss != "mse" and len(architecture.row_shape) == 1:
             raise ConfigError(
-                "loss=cross_entropy needs rows in [0, 1], which images are: a table's columns are standardised, "
+                f"loss={self.options.loss} needs rows in [0, 1], which images are: a table's columns are standardised, "
                 "so take loss=mse"
             )
 
     def decode(self, embedding: Tensor) -> Tensor:
-        decoded: Tensor = self.decoder(embedding)
-        return decoded.sigmoid() if self.options.loss == "cross_entropy" else decoded
+        return self._output(self.decoder(embedding))
+
+    def _output(self, decoded: Tensor) -> Tensor:
+        return decoded if self.options.loss == "mse" else decoded.sigmoid()
 
     def reconstruction_loss(self, decoded: Tensor, rows: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """The named loss of the decoder's raw output: summed over features, averaged over rows.
@@ -47,7 +55,7 @@ class Reconstructing(Autoencoder):
             terms = functional.binary_cross_entropy_with_logits(decoded, rows.clamp(0, 1), reduction="none")
             name = "reconstruction_cross_entropy_per_row"
         else:
-            terms = (decoded - rows).square()
+            terms = (self._output(decoded) - rows).square()
             name = "reconstruction_sse_per_row"
         if weight is not None:
             terms = weight * terms

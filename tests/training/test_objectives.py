@@ -104,7 +104,7 @@ def test_rhohat_is_a_running_mean_with_the_gradient_of_the_batch():
     torch.testing.assert_close(model.rhohat, expected)
     torch.testing.assert_close(found, 2.0 * kl(0.2, expected))
     slope = 2.0 * (-0.2 / expected + 0.8 / (1 - expected))  # d KL / d rhohat
-    bias = model.encoder[-1].bias  # type: ignore[index, union-attr]
+    bias = model.encoder[-2].bias  # type: ignore[index, union-attr]
     (gradient,) = torch.autograd.grad(found, bias, retain_graph=True)  # type: ignore[arg-type]
     (wanted,) = torch.autograd.grad((slope * mean).sum(), bias)  # type: ignore[arg-type]
     torch.testing.assert_close(gradient, wanted)

@@ -13,7 +13,6 @@ from training.autoencoder import Clock, Options
 from training.networks import Architecture, Network
 from training.reconstruction import Reconstructing, ReconstructionOptions
 
-_ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 _MONITORED_ROWS = 256  # the exact Jacobian of a deep network has embedding_dim numbers for each number of a row
 
 
@@ -21,7 +20,9 @@ class ContractiveOptions(ReconstructionOptions):
     contraction: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="lambda: weight of the encoder's squared Jacobian norm")
     ] = 0.1
-    activation: Annotated[Literal["sigmoid", "tanh", "linear"], Field(description="of the embedding")] = "sigmoid"
+    activation: Annotated[Literal["linear", "relu", "tanh", "sigmoid"], Field(description="of the embedding")] = (
+        "sigmoid"
+    )
     jacobian: Annotated[
         Literal["exact", "hutchinson"],
         Field(description="how the norm is found: exact, or a random estimate, cheaper for deep networks"),
@@ -63,10 +64,6 @@ class Contractive(Reconstructing):
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         return self.architecture.tied()
-
-    def encode(self, rows: Tensor) -> Tensor:
-        code: Tensor = self.encoder(rows)
-        return code if self.options.activation == "linear" else _ACTIVATIONS[self.options.activation](code)
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         code = self.encode(rows)

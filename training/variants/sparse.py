@@ -7,7 +7,7 @@ The notes' exercise has rho 0.01, beta 3, weight decay 1e-4 and 25 units on 8 x 
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -25,7 +25,10 @@ _EDGE = 1e-6  # keeps logarithms finite where a sigmoid has rounded to 0 or 1
 class SparseOptions(BasicOptions):
     rho: Annotated[float, Field(gt=0, lt=1, description="mean activation that each unit is held to")] = 0.05
     beta: Annotated[float, Field(gt=0, allow_inf_nan=False, description="weight of the sparsity penalty")] = 3.0
-    activation: Annotated[str, Field(description="of the embedding: sigmoid, for the penalty needs (0, 1)")] = "sigmoid"
+    activation: Annotated[
+        Literal["linear", "relu", "tanh", "sigmoid"],
+        Field(description="of the embedding: sigmoid, for the penalty needs (0, 1)"),
+    ] = "sigmoid"
 
     @field_validator("activation")
     @classmethod
@@ -68,9 +71,6 @@ class Sparse(Basic):
             f"{super().objective}, plus {beta:g} sum over units of KL({rho:g} || rhohat), "
             "rhohat the running mean of a unit's sigmoid activation"
         )
-
-    def encode(self, rows: Tensor) -> Tensor:
-        return super().encode(rows).sigmoid()
 
     def prepare(self, rows: Tensor, generator: Generator) -> None:
         """rhohat begins as the mean over some thousand rows."""

@@ -30,6 +30,10 @@ class VaeOptions(Options):
         float | None,
         Field(gt=0, allow_inf_nan=False, description="gaussian: of every feature, in scaled units; not set: learned"),
     ] = None
+    binarise: Annotated[
+        bool,
+        Field(description="bernoulli: draw each pixel black or white at each step, with its grey as the probability"),
+    ] = False
 
 
 class Vae(Autoencoder):
@@ -60,6 +64,8 @@ class Vae(Autoencoder):
         options, row_shape = self.options, self.architecture.row_shape
         table = len(row_shape) == 1
         if (options.likelihood or ("gaussian" if table else "bernoulli")) == "gaussian":
+            if options.binarise:
+                raise ConfigError("binarise makes rows of black and white, for likelihood=bernoulli (images only)")
             return Gaussian(row_shape, options.variance)
         if table:
             raise ConfigError(
@@ -92,6 +98,8 @@ class Vae(Autoencoder):
         return {**answers, RECONSTRUCTION: self.likelihood.mean(decoded), scoring.DECODED: decoded}
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
+        if self.options.binarise:
+            rows = torch.bernoulli(rows.clamp(0, 1), generator=generator)
         mean, log_variance = self.posterior(rows)
         noise = torch.randn(mean.shape, generator=generator)
         decoded = self.decoder(mean + torch.exp(0.5 * log_variance) * noise)
