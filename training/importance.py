@@ -1,6 +1,6 @@
 """-log p(x) of a VAE by importance sampling: Burda et al. 2016, "Importance weighted autoencoders", section 3.
 
--log p(x) <= -log (1/K) sum_k p(x | z_k) p(z_k) / q(z_k | x), z_k ~ q(z | x); the bound falls towards -log p(x) as K grows.
+-log p(x) <= -log (1/K) sum_k p(x | z_k) p(z_k) / q(z_k | x), z_k ~ q(z | x); the bound falls towards -log p(x) with K.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Labelled:
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Labelled:
         """The same labels of what `function` makes of the rows, some at a time, without gradients."""
         with torch.inference_mode():
-            return Labelled(torch.cat([function(part) for part in self.rows.split(_EVALUATION_ROWS)]), self.labels)
+            return Labelled(torch.cat([function(part) for part in torch.split(self.rows, _EVALUATION_ROWS)]), self.labels)
 
 
 class Errors(NamedTuple):
