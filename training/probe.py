@@ -33,7 +33,8 @@ class Labelled:
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Labelled:
         """The same labels of what `function` makes of the rows, some at a time, without gradients."""
         with torch.inference_mode():
-            return Labelled(torch.cat([function(part) for part in torch.split(self.rows, _EVALUATION_ROWS)]), self.labels)
+            parts = [function(part) for part in torch.split(self.rows, _EVALUATION_ROWS)]
+        return Labelled(torch.cat(parts), self.labels)
 
 
 class Errors(NamedTuple):
