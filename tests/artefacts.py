@@ -32,6 +32,7 @@ from hourglass.contract.manifest import (
     GoldenRows,
     Manifest,
     Provenance,
+    Scaling,
     ScoreDefinition,
     Tolerance,
 )
@@ -140,6 +141,7 @@ def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None 
         embedding_size=model.weights.shape[1],
         embedding_space_id=entries[ENCODER].sha256[:16],
         prior="standard_normal" if model.prior else None,
+        scaling=Scaling(shift=Array.pack(np.zeros(())), scale=Array.pack(np.ones(())), low=-1e9, high=1e9),
         score=ScoreDefinition(name="mean_squared_error", formula="mean over features of (x - reconstruction)^2"),
         calibration=Calibration.from_scores(model.answers(calibration_rows)[SCORE], 0.05),
         golden=GoldenRows(

@@ -1,21 +1,17 @@
-"""A trained model -> a published artefact: three ONNX files, checked against torch, and the manifest that proves it.
-
-onnxruntime is imported here and nowhere else in training.
-"""
+"""A trained model -> a published artefact: three ONNX files, checked against torch, and the manifest that proves it."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +30,7 @@ from hourglass.contract.manifest import (
     GoldenRows,
     Manifest,
     Provenance,
+    Scaling,
     ScoreDefinition,
     Tolerance,
 )
@@ -43,11 +40,11 @@ from training.data import Dataset, Splits
 from training.errors import ExportError
 from training.golden import golden_rows
 from training.graphs import Decoder, Encoder, Served, graphs
+from training.runtime import ONNXRUNTIME_VERSION, Graph
 
 ATOL, RTOL = 1e-5, 1e-4
 BATCH_SIZES = (1, 2, 7, 64, 1000)
 _REAL_ROWS = 1000
-_CALIBRATION_ROWS = 1000  # rows of one run of the session
 _BORDERLINE = 1e-6
 README = "README.md"
 
@@ -75,13 +72,10 @@ def false_alarm_rate(asked: float, calibration_rows: int) -> float:
 
 def _write(trained: Trained, folder: Path) -> None:
     files = graphs(trained.served)
-    sessions = {name: _session(data) for name, data in files.items()}
+    exported = {name: Graph(data) for name, data in files.items()}
     calibration_rows = trained.splits.calibration.numpy()
-    answers = [
-        _run(sessions[MODEL], calibration_rows[start : start + _CALIBRATION_ROWS])
-        for start in range(0, len(calibration_rows), _CALIBRATION_ROWS)
-    ]
-    scores = np.concatenate([answer[SCORE] for answer in answers])
+    answers = exported[MODEL].run_all(calibration_rows)
+    scores = answers[SCORE]
     if not np.isfinite(scores).all():
         raise ExportError("the exported graph scores calibration rows with NaN or infinity")
     rate = false_alarm_rate(trained.config.false_alarm_rate, len(scores))
@@ -89,9 +83,9 @@ def _write(trained: Trained, folder: Path) -> None:
     golden = golden_rows(trained.splits.calibration, trained.served.scaling, trained.config.seed)
     golden = _decided(trained.served, golden)
     real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])
-    check_parity(trained.served, sessions, torch.cat([real, golden]), calibration.threshold(rate))
+    check_parity(trained.served, exported, torch.cat([real, golden]), calibration.threshold(rate))
     metrics = _metrics(trained.served, calibration_rows, answers)
-    manifest = _manifest(trained, files, calibration, golden, sessions[MODEL], metrics)
+    manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
@@ -109,20 +103,7 @@ def _decided(served: Served, rows: Tensor) -> Tensor:
     return kept
 
 
-def _session(data: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: onnxruntime.InferenceSession, rows: np.ndarray) -> dict[str, np.ndarray]:
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows}), strict=True))
-
-
-def check_parity(
-    served: Served, sessions: Mapping[str, onnxruntime.InferenceSession], rows: Tensor, threshold: float
-) -> None:
+def check_parity(served: Served, exported: Mapping[str, Graph], rows: Tensor, threshold: float) -> None:
     """The graphs give torch's numbers, |difference| <= 1e-5 + 1e-4 |value|, and its verdicts, at every batch size.
 
     Differences are taken in Served.units: a reconstruction's in 1e-5 of a column's spread, whatever unit the column is
@@ -134,13 +115,13 @@ def check_parity(
         for start in range(0, len(rows) if size == 1 else 1, max(1, len(rows) // 16)):
             batch = rows[(start + torch.arange(size)) % len(rows)]
             expected = _torch(served, batch)
-            answers = _run(sessions[MODEL], batch.numpy())
+            answers = exported[MODEL].run(batch.numpy())
             _compare(MODEL, expected, answers, units)
             _compare_verdicts(expected[SCORE], answers[SCORE], threshold)
-            _compare(ENCODER, _torch(Encoder(served), batch), _run(sessions[ENCODER], batch.numpy()), units)
+            _compare(ENCODER, _torch(Encoder(served), batch), exported[ENCODER].run(batch.numpy()), units)
             embedding = torch.from_numpy(expected[EMBEDDING])
             decoded = _torch(Decoder(served), embedding)
-            _compare(DECODER, decoded, _run(sessions[DECODER], embedding.numpy()), units)
+            _compare(DECODER, decoded, exported[DECODER].run(embedding.numpy()), units)
 
 
 @torch.inference_mode()
@@ -171,11 +152,9 @@ def _compare_verdicts(expected: np.ndarray, answers: np.ndarray, threshold: floa
         raise ExportError(f"{MODEL}: a verdict differs from torch's at {len(answers)} rows")
 
 
-def _metrics(
-    served: Served, calibration_rows: np.ndarray, answers: Sequence[Mapping[str, np.ndarray]]
-) -> dict[str, float]:
+def _metrics(served: Served, calibration_rows: np.ndarray, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
     """On the calibration split: how well rows are repeated, in scaled units, and what the score adds to that."""
-    whole = {name: torch.from_numpy(np.concatenate([a[name] for a in answers])) for name in answers[0]}
+    whole = {name: torch.from_numpy(value) for name, value in answers.items()}
     scaled = served.scaling(torch.from_numpy(calibration_rows))
     repeated = (whole[RECONSTRUCTION] - served.scaling.shift) / served.scaling.scale
     squared = (scaled - repeated).square().flatten(1).double()
@@ -186,8 +165,8 @@ def _metrics(
     }
 
 
-def _golden(rows: Tensor, session: onnxruntime.InferenceSession, units: Mapping[str, Tensor]) -> GoldenRows:
-    answers = _run(session, rows.numpy())
+def _golden(rows: Tensor, model: Graph, units: Mapping[str, Tensor]) -> GoldenRows:
+    answers = model.run(rows.numpy())
     largest = {name: max(1.0, unit.max().item()) for name, unit in units.items()}
     tolerance = {name: Tolerance(atol=ATOL * largest.get(name, 1.0), rtol=RTOL) for name in answers}
     return GoldenRows(
@@ -202,7 +181,7 @@ def _manifest(
     files: Mapping[str, bytes],
     calibration: Calibration,
     golden: Tensor,
-    session: onnxruntime.InferenceSession,
+    model: Graph,
     metrics: dict[str, float],
 ) -> Manifest:
     config, served, dataset = trained.config, trained.served, trained.dataset
@@ -215,9 +194,15 @@ def _manifest(
         embedding_size=served.autoencoder.architecture.embedding_dim,
         embedding_space_id=entries[ENCODER].sha256[:16],
         prior=served.autoencoder.prior,
+        scaling=Scaling(
+            shift=Array.pack(served.scaling.shift.numpy()),
+            scale=Array.pack(served.scaling.scale.numpy()),
+            low=served.scaling.low,
+            high=served.scaling.high,
+        ),
         score=ScoreDefinition(name=served.score.name, formula=served.score.formula),
         calibration=calibration,
-        golden=_golden(golden, session, served.units()),
+        golden=_golden(golden, model, served.units()),
         provenance=Provenance(
             created=datetime.now(UTC),
             data=dataset.source,
@@ -244,4 +229,4 @@ def _settings(trained: Trained) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     packages = ("hourglass-serving", "torch", "onnx", "onnxscript", "numpy")
     versions = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), **versions, "onnxruntime": onnxruntime.__version__}
+    return {"python": platform.python_version(), **versions, "onnxruntime": ONNXRUNTIME_VERSION}

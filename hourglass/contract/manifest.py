@@ -58,7 +58,7 @@ class Array(_Strict):
 
     @classmethod
     def pack(cls, values: np.ndarray) -> Array:
-        data = np.ascontiguousarray(values, dtype="<f4")
+        data = np.asarray(values, dtype="<f4")
         return cls(shape=list(data.shape), base64=base64.b64encode(data.tobytes()).decode("ascii"))
 
     def unpack(self) -> np.ndarray:
@@ -69,6 +69,45 @@ class Array(_Strict):
         if any(size < 0 for size in self.shape):
             raise ValueError("shape: a negative size")
         self.unpack()
+        return self
+
+
+class Scaling(_Strict):
+    """scaled = clip((x - shift) / scale, low, high), in float32. The graphs do it themselves: nobody has to.
+
+    Here for those who compare errors of different columns, or damage rows, in the units the model was trained in.
+    shift, scale: one number each, or one for each number of a row.
+    """
+
+    shift: Array
+    scale: Array
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, *row_shape] -> the same in scaled units."""
+        scaled: np.ndarray = np.clip(self.unclipped(rows), np.float32(self.low), np.float32(self.high))
+        return scaled
+
+    def unclipped(self, rows: np.ndarray) -> np.ndarray:
+        """As `apply`, for reconstructions, which the graphs do not clip."""
+        scaled: np.ndarray = (rows - self.shift.unpack()) / self.scale.unpack()
+        return scaled
+
+    def inverse(self, scaled: np.ndarray) -> np.ndarray:
+        """float32 [n, *row_shape] in scaled units -> the same in input units."""
+        rows: np.ndarray = scaled * self.scale.unpack() + self.shift.unpack()
+        return rows
+
+    @model_validator(mode="after")
+    def _check(self) -> Scaling:
+        shift, scale = self.shift.unpack(), self.scale.unpack()
+        if shift.shape != scale.shape:
+            raise ValueError("shift and scale have different shapes")
+        if not np.isfinite(shift).all() or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError("shift is not finite, or scale not finite and above 0")
+        if self.low >= self.high:
+            raise ValueError("low is not below high")
         return self
 
 
@@ -114,6 +153,7 @@ class Manifest(_Strict):
     embedding_space_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     # How embeddings are distributed a priori: from such a model new rows can be drawn.
     prior: Literal["standard_normal"] | None = None
+    scaling: Scaling
     score: ScoreDefinition
     calibration: Calibration
     missing_values: Literal["refuse"] = "refuse"
@@ -131,6 +171,8 @@ class Manifest(_Strict):
                 raise ValueError("columns: their number is not the row's size")
             if len({column.name for column in self.columns}) < len(self.columns):
                 raise ValueError("columns: a name comes twice")
+        if self.scaling.shift.shape not in ([], self.row_shape):
+            raise ValueError("scaling: neither one number nor of the row's shape")
         if self.embedding_space_id != self.files[ENCODER].sha256[:16]:
             raise ValueError(f"embedding_space_id: not that of {ENCODER}")
         self._check_golden()
