@@ -19,8 +19,12 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _widths(value: object) -> object:
+    return () if value == "none" else _split(value)
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_widths)]
 
 
 class FitConfig(BaseModel):
@@ -39,9 +43,9 @@ class FitConfig(BaseModel):
         "mlp"
     )
     hidden: Annotated[
-        Widths,
-        Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W]"),
-    ] = ()
+        Widths | None,
+        Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W] or none"),
+    ] = None
     hidden_activation: Annotated[
         Literal["relu", "selu", "tanh", "sigmoid"], Field(description="of the hidden layers, both ways")
     ] = "relu"

@@ -27,30 +27,28 @@ class Architecture:
     """What a variant needs to build its networks.
 
     hidden: widths of the fully connected layers, or channels of the stages that each halve the image, from the input
-    to the embedding; the decoder mirrors them. shallow: a fully connected network has no hidden layer of its own
-    accord. activation: of the hidden layers, both ways; embedding_activation: of the embedding, linear when None.
+    to the embedding; the decoder mirrors them; what suits the rows when None. activation: of the hidden layers, both ways; embedding_activation: of the embedding, linear when None.
     """
 
     row_shape: tuple[int, ...]
     embedding_dim: int
     network: Network = "mlp"
-    hidden: tuple[int, ...] = ()
-    shallow: bool = False
+    hidden: tuple[int, ...] | None = None
     activation: Activation = "relu"
     embedding_activation: Activation | None = None
 
     def __post_init__(self) -> None:
+        if self.network == "conv" and self.hidden == ():
+            raise ConfigError("--network conv needs at least one stage: give --hidden channels, or leave it out")
         if self.network == "conv" and len(self.row_shape) not in (2, 3):
             raise ConfigError("--network conv needs images, rows of (height, width[, channels]); use mlp")
 
     @property
     def widths(self) -> tuple[int, ...]:
-        if self.hidden:
+        if self.hidden is not None:
             return self.hidden
         if self.network == "conv":
             return CONV_CHANNELS
-        if self.shallow:
-            return ()
         if len(self.row_shape) > 1:
             return IMAGE_WIDTHS
         # A table's wide network learns to repeat anomalies as well: over 8 ADBench sets and 2 seeds this one ranks them
@@ -59,7 +57,7 @@ class Architecture:
 
     def without_hidden_layers(self) -> Architecture:
         """One fully connected layer each way, unless `hidden` asks for more."""
-        return replace(self, shallow=True)
+        return replace(self, hidden=()) if self.hidden is None and self.network == "mlp" else self
 
     def encoder(self, outputs: int | None = None) -> nn.Sequential:
         """outputs: numbers per row, the embedding's size when not given."""

@@ -77,7 +77,7 @@ def test_tied_layers_are_each_others_transpose():
     [
         Architecture((3, 2), 2, "mlp", (5, 4)),
         Architecture((7, 5), 3, "conv", (4, 6)),
-        Architecture((6,), 2, shallow=True),
+        Architecture((6,), 2, hidden=()),
     ],
 )
 def test_each_layer_is_paired_with_its_mirror(architecture: Architecture):
@@ -97,6 +97,7 @@ def test_each_layer_is_paired_with_its_mirror(architecture: Architecture):
 def test_shallow_means_no_hidden_layer_unless_one_is_asked_for():
     assert Architecture((784,), 8).without_hidden_layers().widths == ()
     assert Architecture((784,), 8, "mlp", (32,)).without_hidden_layers().widths == (32,)
+    assert Architecture((784,), 8, "mlp", ()).widths == ()
     assert Architecture((28, 28), 8, "conv").without_hidden_layers().widths == (32, 64)
 
 
