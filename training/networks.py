@@ -27,7 +27,8 @@ class Architecture:
     """What a variant needs to build its networks.
 
     hidden: widths of the fully connected layers, or channels of the stages that each halve the image, from the input
-    to the embedding; the decoder mirrors them; what suits the rows when None. activation: of the hidden layers, both ways; embedding_activation: of the embedding, linear when None.
+    to the embedding; the decoder mirrors them; what suits the rows when None. activation: of the hidden layers, both
+    ways; embedding_activation: of the embedding, linear when None.
     """
 
     row_shape: tuple[int, ...]

@@ -13,7 +13,11 @@ END = Clock(100, 1.0)
 
 
 def make(
-    variant: str, row_shape: tuple[int, ...], embedding_dim: int, hidden: tuple[int, ...] | None = None, **options: object
+    variant: str,
+    row_shape: tuple[int, ...],
+    embedding_dim: int,
+    hidden: tuple[int, ...] | None = None,
+    **options: object,
 ) -> Autoencoder:
     torch.manual_seed(0)
     kind = find(variant)
