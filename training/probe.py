@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,8 +15,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-_PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6)  # of the mean loss
-_ITERATIONS = 300
 _EVALUATION_ROWS = 2000
 
 
@@ -32,44 +30,14 @@ class Labelled:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Labelled:
         """The same labels of what `function` makes of the rows, some at a time, without gradients."""
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = [function(part) for part in torch.split(self.rows, _EVALUATION_ROWS)]
         return Labelled(torch.cat(parts), self.labels)
 
 
-class Errors(NamedTuple):
-    """Shares of rows that get a wrong label."""
-
-    validation: float
-    test: float
-
-
-def linear_probe(train: Labelled, validation: Labelled, test: Labelled) -> Errors:
-    """Multinomial logistic regression on frozen features, its L2 penalty chosen on the validation rows.
-
-    Features are divided by one number, their overall standard deviation, so that a penalty means the same everywhere.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    scale = float(train.rows.std()) or 1.0
-    (x, y), (x_validation, y_validation), (x_test, y_test) = (
-        ((part.rows.flatten(1) / scale).numpy(), part.labels.numpy()) for part in (train, validation, test)
-    )
-    best: Errors | None = None
-    # From the strongest penalty to the weakest: each solution is near the next one.
-    model = LogisticRegression(max_iter=_ITERATIONS, tol=1e-4, warm_start=True)
-    for penalty in _PENALTIES:
-        model.set_params(C=1 / (penalty * len(x))).fit(x, y)
-        error = 1 - model.score(x_validation, y_validation)
-        if best is None or error < best.validation:
-            best = Errors(error, 1 - model.score(x_test, y_test))
-    assert best is not None
-    return best
-
-
 @dataclass(frozen=True)
-class FineTuning:
-    """How encoder and classifier are trained together: Adam, its learning rate falling on a cosine to 0."""
+class Settings:
+    """How a classifier is trained: AdamW, its learning rate falling on a cosine to 0."""
 
     epochs: int = 30
     batch_size: int = 128
@@ -77,15 +45,53 @@ class FineTuning:
     weight_decay: float = 0.0
 
 
-def fine_tune(
-    encoder: nn.Module, train: Labelled, validation: Labelled, test: Labelled, settings: FineTuning, seed: int
-) -> Errors:
-    """A linear layer on top of a copy of `encoder` ([n, ...] -> [n, d]), both trained on labels by cross-entropy.
+class Errors(NamedTuple):
+    """Shares of rows that get a wrong label, and the settings that validation chose."""
 
-    The epoch with the fewest validation errors counts. The linear layer begins at 0, so that the first steps do not
-    disturb the encoder by chance.
+    validation: float
+    test: float
+    settings: Settings
+
+
+LINEAR = tuple(Settings(weight_decay=weight_decay) for weight_decay in (0.0, 0.03, 0.3, 1.0))
+FINE_TUNING = (Settings(learning_rate=1e-3), Settings(learning_rate=3e-4))
+
+
+def linear_probe(
+    train: Labelled, validation: Labelled, test: Labelled, seed: int, settings: Sequence[Settings] = LINEAR
+) -> Errors:
+    """A softmax layer on frozen features.
+
+    Features are divided by one number, their overall standard deviation, so that settings mean the same everywhere.
     """
+    scale = float(train.rows.std()) or 1.0
+    parts = (part.mapped(lambda rows: rows.flatten(1) / scale) for part in (train, validation, test))
+    return fine_tune(nn.Identity(), *parts, seed, settings)
+
+
+def fine_tune(
+    encoder: nn.Module,
+    train: Labelled,
+    validation: Labelled,
+    test: Labelled,
+    seed: int,
+    settings: Sequence[Settings] = FINE_TUNING,
+) -> Errors:
+    """A softmax layer on top of copies of `encoder` ([n, ...] -> [n, d]), both trained on the labels' cross-entropy.
+
+    Of all settings and epochs the one with the fewest validation errors counts, and is tested.
+    """
+    trained = [_trained(encoder, train, validation, seed, chosen) for chosen in settings]
+    error, classifier, chosen = min(trained, key=lambda result: result[0])
+    return Errors(error, _error(classifier, test), chosen)
+
+
+def _trained(
+    encoder: nn.Module, train: Labelled, validation: Labelled, seed: int, settings: Settings
+) -> tuple[float, nn.Module, Settings]:
+    """The classifier of the best epoch and its validation error."""
     encoder = copy.deepcopy(encoder)
+    # From 0: the first steps do not pull the encoder about by chance.
     head = nn.Linear(encoder(train.rows[:2]).shape[1], int(train.labels.max()) + 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -93,7 +99,8 @@ def fine_tune(
     optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=settings.weight_decay, fused=True)
     generator = Generator().manual_seed(seed)
     batches = math.ceil(len(train) / settings.batch_size)
-    best: tuple[float, dict[str, Tensor]] | None = None
+    best = math.inf
+    weights: dict[str, Tensor] = {}
     for epoch in range(settings.epochs):
         classifier.train()
         order = torch.randperm(len(train), generator=generator)
@@ -105,12 +112,10 @@ def fine_tune(
             answers = classifier(train.rows.index_select(0, batch))
             torch.autograd.backward(functional.cross_entropy(answers, train.labels[batch]))
             optimizer.step()
-        error = _error(classifier, validation)
-        if best is None or error < best[0]:
-            best = error, {name: value.clone() for name, value in classifier.state_dict().items()}
-    assert best is not None
-    classifier.load_state_dict(best[1])
-    return Errors(best[0], _error(classifier, test))
+        if (error := _error(classifier, validation)) < best:
+            best, weights = error, {name: value.clone() for name, value in classifier.state_dict().items()}
+    classifier.load_state_dict(weights)
+    return best, classifier, settings
 
 
 def _error(classifier: nn.Module, rows: Labelled) -> float:
