@@ -65,8 +65,8 @@ def linear_probe(
     Features are divided by one number, their overall standard deviation, so that settings mean the same everywhere.
     """
     scale = float(train.rows.std()) or 1.0
-    parts = (part.mapped(lambda rows: rows.flatten(1) / scale) for part in (train, validation, test))
-    return fine_tune(nn.Identity(), *parts, seed, settings)
+    train, validation, test = (part.mapped(lambda rows: rows.flatten(1) / scale) for part in (train, validation, test))
+    return fine_tune(nn.Identity(), train, validation, test, seed, settings)
 
 
 def fine_tune(
