@@ -31,6 +31,12 @@ class Dataset:
     columns: tuple[str, ...] | None
     sha256: str
 
+    @classmethod
+    def of(cls, source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> Dataset:
+        digest = hashlib.sha256(str(rows.shape).encode())
+        digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
+        return cls(source, torch.from_numpy(rows), columns, digest.hexdigest())
+
     @property
     def row_shape(self) -> tuple[int, ...]:
         return tuple(self.rows.shape[1:])
@@ -60,9 +66,7 @@ def load(config: FitConfig) -> Dataset:
         hint = " (--ignore COLUMN leaves a column out)" if "is not a number" in str(error) else ""
         raise DataError(f"{error}{hint}") from error
     _check(config.data, rows, columns)
-    digest = hashlib.sha256(str(rows.shape).encode())
-    digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
-    return Dataset(Path(config.data).name, torch.from_numpy(rows), columns, digest.hexdigest())
+    return Dataset.of(Path(config.data).name, rows, columns)
 
 
 def counting_column(dataset: Dataset) -> str | None:
