@@ -35,6 +35,17 @@ class Labelled:
         return Labelled(torch.cat(parts), self.labels)
 
 
+class Parts(NamedTuple):
+    """What weights learn from, what settings are chosen with, and what neither saw."""
+
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Parts:
+        return Parts(*(part.mapped(function) for part in self))
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a classifier is trained: AdamW, its learning rate falling on a cosine to 0."""
@@ -57,39 +68,28 @@ LINEAR = tuple(Settings(weight_decay=weight_decay) for weight_decay in (0.0, 0.0
 FINE_TUNING = (Settings(learning_rate=1e-3), Settings(learning_rate=3e-4))
 
 
-def linear_probe(
-    train: Labelled, validation: Labelled, test: Labelled, seed: int, settings: Sequence[Settings] = LINEAR
-) -> Errors:
+def linear_probe(parts: Parts, seed: int, settings: Sequence[Settings] = LINEAR) -> Errors:
     """A softmax layer on frozen features.
 
     Features are divided by one number, their overall standard deviation, so that settings mean the same everywhere.
     """
-    scale = float(train.rows.std()) or 1.0
-    train, validation, test = (part.mapped(lambda rows: rows.flatten(1) / scale) for part in (train, validation, test))
-    return fine_tune(nn.Identity(), train, validation, test, seed, settings)
+    scale = float(parts.train.rows.std()) or 1.0
+    return fine_tune(nn.Identity(), parts.mapped(lambda rows: rows.flatten(1) / scale), seed, settings)
 
 
-def fine_tune(
-    encoder: nn.Module,
-    train: Labelled,
-    validation: Labelled,
-    test: Labelled,
-    seed: int,
-    settings: Sequence[Settings] = FINE_TUNING,
-) -> Errors:
+def fine_tune(encoder: nn.Module, parts: Parts, seed: int, settings: Sequence[Settings] = FINE_TUNING) -> Errors:
     """A softmax layer on top of copies of `encoder` ([n, ...] -> [n, d]), both trained on the labels' cross-entropy.
 
     Of all settings and epochs the one with the fewest validation errors counts, and is tested.
     """
-    trained = [_trained(encoder, train, validation, seed, chosen) for chosen in settings]
+    trained = [_trained(encoder, parts, seed, chosen) for chosen in settings]
     error, classifier, chosen = min(trained, key=lambda result: result[0])
-    return Errors(error, _error(classifier, test), chosen)
+    return Errors(error, _error(classifier, parts.test), chosen)
 
 
-def _trained(
-    encoder: nn.Module, train: Labelled, validation: Labelled, seed: int, settings: Settings
-) -> tuple[float, nn.Module, Settings]:
+def _trained(encoder: nn.Module, parts: Parts, seed: int, settings: Settings) -> tuple[float, nn.Module, Settings]:
     """The classifier of the best epoch and its validation error."""
+    train = parts.train
     encoder = copy.deepcopy(encoder)
     # From 0: the first steps do not pull the encoder about by chance.
     head = nn.Linear(encoder(train.rows[:2]).shape[1], int(train.labels.max()) + 1)
@@ -112,7 +112,7 @@ def _trained(
             answers = classifier(train.rows.index_select(0, batch))
             torch.autograd.backward(functional.cross_entropy(answers, train.labels[batch]))
             optimizer.step()
-        if (error := _error(classifier, validation)) < best:
+        if (error := _error(classifier, parts.validation)) < best:
             best, weights = error, {name: value.clone() for name, value in classifier.state_dict().items()}
     classifier.load_state_dict(weights)
     return best, classifier, settings

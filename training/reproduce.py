@@ -1,0 +1,93 @@
+"""hourglass-train reproduce: run the seeds that have no result yet, keep each as it ends, and write the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from training import record, reproductions_page
+from training.errors import ConfigError
+from training.progress import Progress
+from training.record import Machine, Record
+from training.reproduction import Bench, Budget, Reproduction, find, fingerprint, registered
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """data: a folder with mnist/; results: of the records, beside which the page lies; runs, exported: as fit's."""
+
+    budget: Budget
+    seeds: int
+    data: Path
+    results: Path
+    runs: Path
+    exported: Path
+
+    @property
+    def page(self) -> Path:
+        return self.results.with_name(f"{self.results.name}.md")
+
+
+def reproduce(name: str, settings: Settings, progress: Progress) -> Path:
+    """Returns the page. Raises TrainingError."""
+    if name == ALL:
+        chosen: Sequence[type[Reproduction]] = [r for r in registered().values() if settings.budget in r.recipes]
+    else:
+        chosen = [find(name)]
+        chosen[0].recipe(settings.budget)
+    if settings.seeds < 1:
+        raise ConfigError(f"--seeds {settings.seeds}: at least 1")
+    # Seed by seed: what is there after an hour says something of every result.
+    for seed in range(settings.seeds):
+        for reproduction in chosen:
+            _run(reproduction, seed, settings, progress)
+            reproductions_page.write(settings.page, settings.results)
+    return settings.page
+
+
+def _run(reproduction: type[Reproduction], seed: int, settings: Settings, progress: Progress) -> None:
+    recipe = reproduction.recipe(settings.budget)
+    if record.path(settings.results, reproduction.name, settings.budget, recipe, seed).exists():
+        progress.say(f"{reproduction.name}, seed {seed}: there is a result")
+        return
+    progress.say(f"{reproduction.name}, seed {seed}: {reproduction.title}")
+    folder = settings.runs / "reproductions" / reproduction.name / f"{settings.budget}-{fingerprint(recipe)}-seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(
+        reproduction.name.replace("_", "-"),
+        recipe,
+        seed,
+        data=settings.data,
+        folder=folder,
+        exported=settings.exported,
+        progress=progress,
+    )
+    results, minutes = _timed(lambda: reproduction().run(bench), folder / "seconds")
+    done = Record(
+        reproduction=reproduction.name,
+        budget=settings.budget,
+        recipe=dict(recipe),
+        seed=seed,
+        results=results,
+        minutes=round(minutes, 2),
+        machine=Machine.this(),
+        finished=datetime.now(UTC).replace(microsecond=0),
+    )
+    record.write(settings.results, done)
+
+
+def _timed(run: Callable[[], dict[str, float]], file: Path) -> tuple[dict[str, float], float]:
+    """What `run` gives, and minutes: those before an interruption, kept in `file`, are added."""
+    earlier = float(file.read_text(encoding="utf-8")) if file.exists() else 0.0
+    started = time.monotonic()
+    try:
+        results = run()
+    finally:
+        seconds = earlier + time.monotonic() - started
+        file.write_text(str(seconds), encoding="utf-8")
+    return results, seconds / 60

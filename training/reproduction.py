@@ -1,0 +1,201 @@
+"""What a reproduction of a published result is: claims, recipes, and one run of a seed.
+
+A reproduction is one file in training/reproductions/ with one subclass of Reproduction; importing it registers it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hourglass.files import FileError, open_rows
+from training import checkpoint, reproductions
+from training.autoencoder import Autoencoder
+from training.config import FitConfig, validated
+from training.data import Dataset, Splits
+from training.errors import ConfigError, DataError, nearest
+from training.export import Trained, export
+from training.fit import build, train
+from training.graphs import Served
+from training.probe import Labelled
+from training.progress import Progress
+from training.run import Run
+from training.scaling import Scaling
+
+Budget = Literal["cpu", "gpu"]
+
+_VALIDATION = 10_000  # of MNIST's 60,000; the first half chooses epochs, the second calibrates the published model
+_registry: dict[str, type[Reproduction]] = {}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of a result. Numbers without a published value are controls and checks.
+
+    metric: its key in what run() returns; published: the paper's number; confidence: A read in a primary source, B in
+    an independent text that quotes it, C from memory; expected: what the mean over seeds must lie between; goal: what
+    a longer recipe is for.
+    """
+
+    metric: str
+    meaning: str
+    published: float | None = None
+    source: str = ""
+    confidence: Literal["A", "B", "C"] | None = None
+    expected: tuple[float, float] | None = None
+    goal: float | None = None
+
+
+def at_most(value: float) -> tuple[float, float]:
+    return -math.inf, value
+
+
+def at_least(value: float) -> tuple[float, float]:
+    return value, math.inf
+
+
+class Reproduction(ABC):
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    # What differs from the paper, and why; what else a reader should know.
+    remarks: ClassVar[str]
+    claims: ClassVar[tuple[Claim, ...]]
+    # Every number that the run uses, by budget; results belong to the recipe that made them.
+    recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _registry[cls.name] = cls
+
+    @abstractmethod
+    def run(self, bench: Bench) -> dict[str, float]:
+        """One seed, from data to the test set's numbers by metric. Interrupted, it goes on where it was."""
+
+    @classmethod
+    def recipe(cls, budget: Budget) -> Mapping[str, Any]:
+        """Raises ConfigError."""
+        if budget not in cls.recipes:
+            raise ConfigError(f"{cls.name} has no recipe for --budget {budget}: use {' or '.join(cls.recipes)}")
+        return cls.recipes[budget]
+
+
+def fingerprint(recipe: Mapping[str, Any]) -> str:
+    """8 hex digits that change when any number of the recipe does."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def registered() -> dict[str, type[Reproduction]]:
+    """Every reproduction by name, after importing all of training/reproductions/."""
+    for module in pkgutil.iter_modules(reproductions.__path__, f"{reproductions.__name__}."):
+        importlib.import_module(module.name)
+    return dict(sorted(_registry.items()))
+
+
+def find(name: str) -> type[Reproduction]:
+    """Raises ConfigError naming the nearest known reproduction."""
+    known = registered()
+    if name not in known:
+        raise ConfigError(f"unknown reproduction {name!r}{nearest(name, known)}")
+    return known[name]
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """Images float32 [n, 28, 28], grey levels 0 to 255, in the order of the files: 50,000 to learn from, 10,000 to
+    choose with. The test set is another method of Bench, for the last line of a run."""
+
+    train: Labelled
+    validation: Labelled
+
+
+class Bench:
+    """What a run works with: one seed, a recipe, the data, and a folder that keeps what is done."""
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Mapping[str, Any],
+        seed: int,
+        *,
+        data: Path,
+        folder: Path,
+        exported: Path,
+        progress: Progress,
+    ) -> None:
+        self.name, self.recipe, self.seed = name, recipe, seed
+        self._data, self._folder, self._exported, self._progress = data, folder, exported, progress
+
+    @cached_property
+    def mnist(self) -> Mnist:
+        everything = self._read("train")
+        kept = len(everything) - _VALIDATION
+        return Mnist(
+            Labelled(everything.rows[:kept], everything.labels[:kept]),
+            Labelled(everything.rows[kept:], everything.labels[kept:]),
+        )
+
+    def test_set(self) -> Labelled:
+        """The 10,000 test images, grey levels 0 to 255."""
+        return self._read("t10k")
+
+    def _read(self, part: str) -> Labelled:
+        """Raises DataError."""
+        folder = self._data / "mnist"
+        try:
+            images, labels = (
+                np.concatenate([batch.numbers(None) for batch in open_rows(folder / f"{part}-{kind}.gz").batches(8192)])
+                for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+            )
+        except FileError as error:
+            raise DataError(f"{error}; --data FOLDER names a folder with mnist/, as its makers publish it") from None
+        return Labelled(torch.from_numpy(images), torch.from_numpy(labels).long().flatten())
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def fit(self, part: str, rows: Tensor, validation: Tensor, **settings: Any) -> Trained:
+        """Train one model, or take up where an interrupted run left it. part: its name among the run's models.
+
+        rows, validation: float32 [n, *row_shape] in input units; the first half of validation chooses the best epoch,
+        the other calibrates. settings: of FitConfig; patience is all epochs.
+        """
+        early_stop, calibration = validation.chunk(2)
+        dataset = Dataset.of(self.name, torch.cat([rows, validation]).numpy(), None)
+        own = {"data": self.name, "name": f"{self.name}-{part}", "seed": self.seed, "patience": settings["epochs"]}
+        config = validated(FitConfig, {**own, **settings}, "setting")
+        run = Run(self._folder / part, config, dataset.sha256)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        scaling = Scaling.of(rows)
+        train(run, scaling(rows), scaling(early_stop), self._progress)
+        model = build(config, dataset.row_shape)
+        best_epoch = checkpoint.load_best(run.checkpoint, model)
+        served = Served(scaling, model.eval(), model.score())
+        return Trained(config, served, dataset, Splits(rows, early_stop, calibration), best_epoch)
+
+    def publish(self, trained: Trained) -> None:
+        """As `hourglass-train fit` does."""
+        with self._progress.step(f"exporting {trained.config.name}"):
+            export(trained, self._exported)
+
+    def untrained(self, **settings: Any) -> Autoencoder:
+        """The network that `fit` with these settings begins with."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return build(FitConfig(data=self.name, name=self.name, **settings), (28, 28)).eval()
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
