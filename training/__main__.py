@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="train a model and publish it", allow_abbrev=False)
     fit.set_defaults(command=_fit)
     for name, field in FitConfig.model_fields.items():
-        if name != "options":
+        if field.annotation is bool:
+            fit.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=field.description)
+        elif name != "options":
             default = "" if field.is_required() or field.default in (None, ()) else f" [{field.default}]"
             help_text = f"{_meaning(field)}{default}".replace("%", "%%")
             fit.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=help_text)

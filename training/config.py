@@ -64,6 +64,7 @@ class FitConfig(BaseModel):
     false_alarm_rate: Annotated[
         float, Field(gt=0, lt=1, description="share of normal rows that the model may call anomalies")
     ] = 0.01
+    no_examples: Annotated[bool, Field(description="show no row of the data in report.html's pictures")] = False
     seed: Annotated[int, Field(ge=0, lt=2**63, description="same seed, same data, same machine: same bits")] = 0
     exported: Annotated[Path, Field(description="folder that published models live in")] = Path("exported")
     runs: Annotated[Path, Field(description="folder that checkpoints and logs live in")] = Path("runs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,16 +37,19 @@ from hourglass.contract.manifest import (
 from training import card
 from training.config import FitConfig
 from training.data import Dataset, Splits
-from training.errors import ExportError
+from training.errors import ExportError, TrainingError
 from training.golden import golden_rows
 from training.graphs import Decoder, Encoder, Served, graphs
+from training.report import model as report
 from training.runtime import ONNXRUNTIME_VERSION, Graph
+from training.trainer import EpochRecord
 
 ATOL, RTOL = 1e-5, 1e-4
 BATCH_SIZES = (1, 2, 7, 64, 1000)
 _REAL_ROWS = 1000
 _BORDERLINE = 1e-6
 README = "README.md"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Trained:
     dataset: Dataset
     splits: Splits
     best_epoch: int
+    epochs: Sequence[EpochRecord] = ()  # none when the log is gone
 
 
 def export(trained: Trained, exported: Path) -> Path:
@@ -86,10 +90,23 @@ def _write(trained: Trained, folder: Path) -> None:
     check_parity(trained.served, exported, torch.cat([real, golden]), calibration.threshold(rate))
     metrics = _metrics(trained.served, calibration_rows, answers)
     manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics)
+    page = _report(trained, manifest, answers)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
+    (folder / REPORT).write_text(page, encoding="utf-8")
     (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray]) -> str:
+    try:
+        return report.render(trained, manifest, answers)
+    except (TrainingError, OSError):
+        raise
+    except Exception as error:  # a fault of ours: a model without its pictures would hide it
+        raise ExportError(
+            f"{REPORT} cannot be drawn, which is a fault of hourglass: {type(error).__name__}: {error}; the run is kept"
+        ) from error
 
 
 @torch.inference_mode()

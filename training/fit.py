@@ -18,6 +18,7 @@ from training.export import Trained, export, false_alarm_rate
 from training.graphs import Served
 from training.networks import Architecture
 from training.progress import Progress
+from training.report.model import read_log
 from training.run import Run
 from training.scaling import Scaling
 from training.trainer import EpochRecord, Training
@@ -128,4 +129,4 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
         asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
         progress.warn(f"{rows} calibration rows cannot promise {asked}: using the smallest they can, {rate:.3g}")
     with progress.step("exporting"):
-        return export(Trained(config, served, dataset, splits, best_epoch), exported)
+        return export(Trained(config, served, dataset, splits, best_epoch, read_log(run.log)), exported)

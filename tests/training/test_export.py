@@ -122,7 +122,9 @@ def test_the_manifest_says_what_the_files_are(published: Path):
     manifest = read(published).manifest
     for name, entry in manifest.files.items():
         assert hashlib.sha256((published / name).read_bytes()).hexdigest() == entry.sha256
-    assert sorted(file.name for file in published.iterdir()) == sorted([*GRAPHS, "manifest.json", "README.md"])
+    assert sorted(file.name for file in published.iterdir()) == sorted(
+        [*GRAPHS, "manifest.json", "README.md", "report.html"]
+    )
     assert manifest.variant == "denoising"
     assert manifest.row_shape == [8, 8]
     assert manifest.columns is None
