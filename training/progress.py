@@ -41,6 +41,23 @@ class Progress:
             yield
 
     @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Gives the function to call with what has been done since its last call."""
+        if not self._console.is_terminal:
+            self.say(what)
+            yield lambda done: None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self._console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.advance(task, done)
+
+    @contextmanager
     def _on_terminal(self, run: Run) -> Iterator[Callable[[EpochRecord], None]]:
         columns = (
             TextColumn("{task.description}"),

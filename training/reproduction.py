@@ -11,7 +11,8 @@ import json
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ from training.run import Run
 from training.scaling import Scaling
 
 Budget = Literal["cpu", "gpu"]
+Range = tuple[float, float]  # both ends included
 
 _VALIDATION = 10_000  # of MNIST's 60,000; the first half chooses epochs, the second calibrates the published model
 _registry: dict[str, type[Reproduction]] = {}
@@ -55,15 +57,15 @@ class Claim:
     published: float | None = None
     source: str = ""
     confidence: Literal["A", "B", "C"] | None = None
-    expected: tuple[float, float] | None = None
-    goal: float | None = None
+    expected: Range | None = None
+    goal: Range | None = None
 
 
-def at_most(value: float) -> tuple[float, float]:
+def at_most(value: float) -> Range:
     return -math.inf, value
 
 
-def at_least(value: float) -> tuple[float, float]:
+def at_least(value: float) -> Range:
     return value, math.inf
 
 
@@ -199,3 +201,7 @@ class Bench:
 
     def say(self, text: str) -> None:
         self._progress.say(text)
+
+    def bar(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Gives the function to call with what has been done since its last call."""
+        return self._progress.bar(what, total)

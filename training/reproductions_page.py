@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training import record
 from training.record import Record
-from training.reproduction import Claim, Reproduction, registered
+from training.reproduction import Claim, Range, Reproduction, registered
 
 _HEAD = """# Reproductions
 
@@ -38,7 +38,7 @@ def _summary(folder: Path) -> Iterable[str]:
     for name, reproduction in registered().items():
         records = _current(reproduction, record.read(folder, name))
         for claim in reproduction.claims:
-            if claim.expected and records:
+            if (claim.expected or claim.goal) and records:
                 budget = records[0].budget
                 yield (
                     f"| [{reproduction.title}](#{_anchor(reproduction.title)}): {claim.meaning} ({budget}) "
@@ -110,12 +110,19 @@ def _measured(claim: Claim, records: Iterable[Record]) -> str:
 
 def _verdict(claim: Claim, records: Iterable[Record]) -> str:
     values = _values(claim, records)
-    if not claim.expected or not values:
+    if not values:
         return ""
-    low, high = claim.expected
-    reached = low <= statistics.mean(values) <= high
-    goal = "" if claim.goal is None else f"; goal {claim.goal:g}"
-    return ("reached" if reached else "**not reached**") + goal
+    mean = statistics.mean(values)
+    words = []
+    if claim.expected:
+        words.append("reached" if _within(mean, claim.expected) else "**not reached**")
+    if claim.goal:
+        words.append(f"goal {_shown_range(claim.goal)}{'' if _within(mean, claim.goal) else ' not'} reached")
+    return "; ".join(words)
+
+
+def _within(value: float, bounds: Range) -> bool:
+    return bounds[0] <= value <= bounds[1]
 
 
 def _published(claim: Claim) -> str:
@@ -123,9 +130,11 @@ def _published(claim: Claim) -> str:
 
 
 def _expected(claim: Claim) -> str:
-    if not claim.expected:
-        return ""
-    low, high = claim.expected
+    return _shown_range(claim.expected) if claim.expected else ""
+
+
+def _shown_range(bounds: Range) -> str:
+    low, high = bounds
     if low == float("-inf"):
         return f"≤ {high:g}"
     return f"≥ {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
