@@ -13,10 +13,11 @@ from torch import Tensor
 
 from hourglass.files import FileError, RowFile, no_such_column, open_rows
 from hourglass.files.rows import ArrayBatch
+from training import sprites
 from training.config import FitConfig
 from training.errors import DataError, nearest
 
-DIGITS = "digits"
+DIGITS, SPRITES = "digits", "sprites"
 MIN_ROWS = 10
 _SHARES = (0.7, 0.1)  # train and early stop; the rest calibrates
 _READ_ROWS = 8192
@@ -59,7 +60,7 @@ def load(config: FitConfig) -> Dataset:
     if config.exclude_label and config.label is None:
         raise DataError("--exclude-label needs --label COLUMN: the column to look at")
     try:
-        file = _digits() if config.data == DIGITS else open_rows(Path(config.data))
+        file = open_source(config.data)
         columns = _columns(file, config)
         rows = _read(file, columns, config)
     except FileError as error:
@@ -67,6 +68,16 @@ def load(config: FitConfig) -> Dataset:
         raise DataError(f"{error}{hint}") from error
     _check(config.data, rows, columns)
     return Dataset.of(Path(config.data).name, rows, columns)
+
+
+def open_source(source: str) -> RowFile:
+    """What `--data` names: built-in rows, or a file or folder. Raises FileError."""
+    if source == DIGITS:
+        return _digits()
+    if source == SPRITES:
+        shape = (sprites.SIDE, sprites.SIDE)
+        return _Sprites(Path(SPRITES), None, shape, rows=sprites.COUNT // 16, extras=tuple(sprites.FACTORS))
+    return open_rows(Path(source))
 
 
 def counting_column(dataset: Dataset) -> str | None:
@@ -99,6 +110,17 @@ class _Digits(RowFile):
 
 def _digits() -> RowFile:
     return _Digits(Path(DIGITS), columns=None, row_shape=(8, 8), rows=1797, extras=("label",))
+
+
+class _Sprites(RowFile):
+    """46,080 of the 737,280 sprites, always the same ones, their pixels 0 or 1: all of them would fill 12 GB."""
+
+    def _batches(self, size: int) -> Iterator[ArrayBatch]:
+        drawn = np.random.default_rng(0).permutation(sprites.COUNT)[: self.rows]
+        for start in range(0, len(drawn), size):
+            numbers = drawn[start : start + size]
+            factors = dict(zip(sprites.FACTORS, sprites.factors(numbers).T, strict=True))
+            yield ArrayBatch(self.path, start, sprites.images(numbers), None, factors)
 
 
 def _columns(file: RowFile, config: FitConfig) -> tuple[str, ...] | None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import sprites
+from training import data, sprites
+from training.config import FitConfig
 
 ALL = np.arange(sprites.COUNT)
 CENTRED = sprites.index(
@@ -98,3 +100,26 @@ def test_no_machine_rounds_a_pixel_to_the_other_side():
 def test_the_images_are_those_that_results_were_made_with():
     digest = hashlib.sha256(sprites.images(CENTRED).tobytes()).hexdigest()
     assert digest == "6d604fa8eedec64f688aba62928851353014592993b3426bbea98085ed8fddd4"
+
+
+def test_a_sixteenth_of_them_is_built_in_with_their_factors_as_labels():
+    file = data.open_source("sprites")
+    assert (file.rows, file.row_shape, file.extras) == (46_080, (64, 64), tuple(sprites.FACTORS))
+    numbers = []
+    for batch in file.batches(10_000):
+        known = np.stack([batch.column(name).to_numpy() for name in sprites.FACTORS], axis=1)
+        numbers.append(sprites.index(known))
+        np.testing.assert_array_equal(batch.numbers()[::50], sprites.images(numbers[-1][::50]))
+    drawn = np.concatenate(numbers)
+    assert len(np.unique(drawn)) == len(drawn) == file.rows
+    for values, size in zip(sprites.factors(drawn).T, sprites.FACTORS.values(), strict=True):
+        np.testing.assert_allclose(np.bincount(values), file.rows / size, rtol=0.15)
+
+
+def test_rows_are_chosen_by_a_factor(config: Callable[..., FitConfig]):
+    hearts = data.load(config(data="sprites", label="shape", exclude_label="0,1"))
+    assert len(hearts.rows) == pytest.approx(46_080 / 3, rel=0.05)
+    assert hearts.columns is None
+    areas = hearts.rows[:500].sum(dim=(1, 2))
+    every = sprites.images(CENTRED[480:]).sum(axis=(1, 2))
+    assert set(areas.tolist()) <= set(every.tolist())
