@@ -1,0 +1,96 @@
+"""hourglass-train evaluate: what a published model is worth, measured on the files that are served.
+
+A section is one function from a Subject to a Section. All run the ONNX files on onnxruntime, but for fine-tuning and
+-log p(x), which need the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from training.data import DIGITS
+from training.errors import ConfigError
+from training.evaluation import classification, compression, denoising, factors, likelihood, reconstruction
+from training.evaluation.published import Published, open_model
+from training.evaluation.rows import SPRITES, read
+from training.evaluation.section import Section
+from training.evaluation.subject import Subject
+from training.evaluation.weights import weights_of
+from training.progress import Progress
+from training.run import Run
+from training.variants.vae import Vae
+
+_BUILT_IN = (DIGITS, SPRITES)
+
+
+def evaluate(
+    folder: Path,
+    *,
+    source: str | None,
+    label: str | None,
+    run: Path | None,
+    samples: int,
+    report: Path | None,
+    console: Console,
+    progress: Progress,
+) -> None:
+    """Measure exported/NAME[/VERSION], print each section as it is ready, and write all numbers to `report`, as JSON.
+
+    source: as --data of a fit, or 'sprites'; None: what the run, or a model of built-in rows, was fitted on. label: a
+    column of it, for classification. run: the one that the model came from, for what needs its weights. samples: of one
+    row's -log p(x). Raises TrainingError, FileError.
+    """
+    model = open_model(folder)
+    if report:
+        _check_report(report, model.folder)
+    opened = Run.open(run) if run else None
+    autoencoder = weights_of(opened, model) if opened else None
+    with progress.step("reading"):
+        data = read(source or _default_source(model, opened), model.manifest, label)
+    subject = Subject.of(model, data, autoencoder)
+    subject.show(console)
+    numbers = subject.numbers()
+    for section in _sections(subject, samples, progress):
+        section.show(console)
+        numbers[section.name] = section.numbers
+    if report:
+        report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _check_report(report: Path, published: Path) -> None:
+    """Raises ConfigError before minutes of measuring, rather than after them."""
+    if report.is_dir() or not report.parent.is_dir():
+        raise ConfigError(f"--json {report}: not a file in a folder that exists")
+    if published.resolve() in report.resolve().parents:
+        raise ConfigError(f"--json {report}: a published version is never changed: write elsewhere")
+
+
+def _default_source(model: Published, run: Run | None) -> str:
+    """Raises ConfigError."""
+    source = run.config.data if run else model.manifest.provenance.data
+    if run is None and source not in _BUILT_IN:
+        raise ConfigError(f"--data FILE is missing: rows to evaluate {model.folder} on; it was fitted on {source}")
+    return source
+
+
+def _sections(subject: Subject, samples: int, progress: Progress) -> Iterator[Section]:
+    """Raises TrainingError."""
+    measures: dict[str, Callable[[Subject], Section]] = {
+        "reconstruction": reconstruction.measure,
+        "denoising": denoising.measure,
+        "compression": compression.measure,
+    }
+    if subject.data.labels is not None:
+        measures["classification"] = classification.measure
+    if isinstance(vae := subject.autoencoder, Vae):
+        measures["-log p(x)"] = lambda subject: likelihood.measure(subject, vae, samples)
+    if subject.data.source == SPRITES:
+        measures["disentanglement"] = factors.measure
+    for what, measure in measures.items():
+        with progress.step(f"measuring {what}"):
+            section = measure(subject)
+        yield section

@@ -1,0 +1,166 @@
+"""The rows a model is evaluated on, as its graphs take them, and their labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hourglass.contract.manifest import Manifest
+from hourglass.files import RowFile, no_such_column, open_rows
+from hourglass.files.rows import ArrayBatch
+from training import data, sprites
+from training.data import DIGITS, MIN_ROWS, Dataset
+from training.errors import DataError
+
+SPRITES = "sprites"
+_SPRITES = 5_000  # drawn at random
+_BLACK_WHITE = np.array([0, 1], dtype=np.float32)
+_READ_ROWS = 8192
+# Of each label: some to learn from, some to choose a setting by, some to test.
+MIN_LABEL_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """column: their name; values: what they are called; numbers: int64 [n], positions in `values`."""
+
+    column: str
+    values: tuple[str, ...]
+    numbers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Data:
+    """rows: float32 [n, *row_shape] in input units, of the `read` ones that the source has.
+
+    fitted_rows: whether the model was fitted on the same source. If so, and its splits are known, the rows that trained
+    it or stopped its training are left out; else they are included.
+    """
+
+    source: str
+    rows: np.ndarray
+    labels: Labels | None
+    read: int
+    fitted_rows: Literal["none known", "left out", "included"] = "none known"
+
+    def take(self, index: np.ndarray) -> Data:
+        labels = self.labels and replace(self.labels, numbers=self.labels.numbers[index])
+        return replace(self, rows=self.rows[index], labels=labels)
+
+
+def read(source: str, manifest: Manifest, label: str | None) -> Data:
+    """source: as --data of a fit, or 'sprites'; columns that the model does not take are left out.
+
+    Raises DataError, FileError.
+    """
+    file = _open(source)
+    columns = _columns(file, manifest)
+    if source == SPRITES and (manifest.scaling.apply(_BLACK_WHITE) != _BLACK_WHITE).any():
+        raise DataError("sprites: 0 is black and 1 white, but the model was fitted on images of another range")
+    known = (*(file.columns or ()), *file.extras)
+    if label is not None:
+        _check_label(label, file, columns, known)
+    fit = manifest.provenance.config
+    excluding = fit["label"] if fit.get("exclude_label") and fit["label"] in known else None
+    parts: list[np.ndarray] = []
+    cells: dict[str, list[Any]] = {name: [] for name in (label, excluding) if name is not None}
+    for batch in file.batches(_READ_ROWS):
+        parts.append(batch.numbers(columns))
+        for name, column in cells.items():
+            column += batch.column(name).to_pylist()
+    rows = np.concatenate(parts)
+    labels = _labels(source, label, cells[label]) if label is not None else None
+    whole = Data(source, rows, labels, len(rows))
+    left = _without_fitted(whole, manifest, columns, cells[excluding] if excluding else None)
+    if len(left.rows) < MIN_ROWS:
+        raise DataError(f"{source}: {len(left.rows)} rows to evaluate on, but at least {MIN_ROWS} are needed")
+    return left
+
+
+class _Sprites(RowFile):
+    """Some of the sprites, each factor a column beside the image."""
+
+    def _batches(self, size: int) -> Iterator[ArrayBatch]:
+        drawn = np.random.default_rng(0).integers(sprites.COUNT, size=_SPRITES)
+        factors = dict(zip(sprites.FACTORS, sprites.factors(drawn).T, strict=True))
+        yield ArrayBatch(self.path, 0, sprites.images(drawn), None, factors)
+
+
+def _open(source: str) -> RowFile:
+    """Raises FileError."""
+    if source == SPRITES:
+        shape = (sprites.SIDE, sprites.SIDE)
+        return _Sprites(Path(SPRITES), columns=None, row_shape=shape, rows=_SPRITES, extras=tuple(sprites.FACTORS))
+    return data._digits() if source == DIGITS else open_rows(Path(source))
+
+
+def _columns(file: RowFile, manifest: Manifest) -> tuple[str, ...] | None:
+    """The columns of the file that make a row, None for all of it. Raises FileError, DataError."""
+    if manifest.columns is not None and file.columns is not None:
+        names = tuple(column.name for column in manifest.columns)
+        for name in names:
+            if name not in file.columns:
+                raise no_such_column(file.path, name, file.columns)
+        return names
+    if list(file.row_shape) != manifest.row_shape:
+        found, taken = (" × ".join(map(str, shape)) for shape in (file.row_shape, manifest.row_shape))
+        raise DataError(f"{file.path}: rows of {found}, but the model takes {taken}")
+    return file.columns
+
+
+def _check_label(label: str, file: RowFile, columns: Sequence[str] | None, known: Sequence[str]) -> None:
+    if label not in known:
+        raise no_such_column(file.path, label, known)
+    if label in (columns or ()):
+        raise DataError(f"{file.path}: --label {label} is a column that the model takes: its embedding has seen it")
+
+
+def _labels(source: str, column: str, cells: Sequence[Any]) -> Labels:
+    """Raises DataError."""
+    for row, cell in enumerate(cells):
+        if cell is None or cell != cell or not str(cell).strip():
+            raise DataError(f"{source}, row {row} (the first is 0): no {column}: fill it in or remove the row")
+    values, numbers = np.unique([str(cell) for cell in cells], return_inverse=True)
+    return Labels(column, tuple(values.tolist()), numbers.astype(np.int64))
+
+
+def check_labels(source: str, labels: Labels) -> None:
+    """Raises DataError when they are no classes to tell apart."""
+    counts = Counter(labels.numbers.tolist())
+    if len(counts) == 1:
+        (only,) = counts
+        raise DataError(f"{source}: every {labels.column} is {labels.values[only]!r}: nothing to tell apart")
+    rarest, count = min(counts.items(), key=lambda item: item[1])
+    if count < MIN_LABEL_ROWS:
+        raise DataError(
+            f"{source}: {labels.column} is {labels.values[rarest]!r} in {count} of {len(labels.numbers):,} rows "
+            f"({len(counts):,} different labels): at least {MIN_LABEL_ROWS} rows of each are needed"
+        )
+
+
+def _without_fitted(
+    whole: Data, manifest: Manifest, columns: tuple[str, ...] | None, excluding: Sequence[Any] | None
+) -> Data:
+    """Without the rows that trained the model or stopped its training, where it was fitted on these.
+
+    excluding: the labels by which the fit left out rows.
+    """
+    provenance = manifest.provenance
+    excluded = np.zeros(len(whole.rows), dtype=bool)
+    if excluding is not None:
+        labels = {data._canonical(label) for label in provenance.config["exclude_label"]}
+        excluded[:] = [data._canonical(cell) in labels for cell in excluding]
+    fitted = Dataset.of(whole.source, whole.rows[~excluded], columns)
+    if fitted.sha256 != provenance.data_sha256:
+        return whole
+    splits = data.split(replace(fitted, rows=torch.from_numpy(np.flatnonzero(~excluded))), provenance.seed)
+    if splits.sizes() != provenance.rows:
+        return replace(whole, fitted_rows="included")
+    kept = np.sort(np.concatenate([splits.calibration.numpy(), np.flatnonzero(excluded)]))
+    return replace(whole.take(kept), fitted_rows="left out")
