@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from training import data, sprites
 from training.config import FitConfig
 
+DOCS = Path(__file__).parents[2] / "docs"
 ALL = np.arange(sprites.COUNT)
 CENTRED = sprites.index(
     [(shape, scale, turn, 16, 16) for shape in range(3) for scale in range(6) for turn in range(40)]
@@ -123,3 +127,11 @@ def test_rows_are_chosen_by_a_factor(config: Callable[..., FitConfig]):
     areas = hearts.rows[:500].sum(dim=(1, 2))
     every = sprites.images(CENTRED[480:]).sum(axis=(1, 2))
     assert set(areas.tolist()) <= set(every.tolist())
+
+
+def test_the_picture_on_the_page_is_what_its_code_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "known-factors.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    with Image.open("sprites.png") as drawn, Image.open(DOCS / "images" / "sprites.png") as shown:
+        np.testing.assert_array_equal(drawn, shown)
