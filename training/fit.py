@@ -18,7 +18,7 @@ from training.export import Trained, export, false_alarm_rate
 from training.graphs import Served
 from training.networks import Architecture
 from training.progress import Progress
-from training.report.model import read_log
+from training.report.learning import read_log
 from training.run import Run
 from training.scaling import Scaling
 from training.trainer import EpochRecord, Training

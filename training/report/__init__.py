@@ -1,4 +1,5 @@
-"""Pages of pictures for people: report.html beside each exported model.
+"""Pages of pictures for people.
 
-page.py knows how a page looks, charts.py and pictures.py draw, model.py says what is on the page of a model.
+page.py is how a page looks, charts.py and pictures.py draw; nothing in these three knows what a model is. model.py is
+the page of an exported model, material.py what it is drawn from; the other files are one section each.
 """

@@ -19,12 +19,12 @@ from training.report.page import rendered
 WIDTH, HEIGHT = 520, 290
 _SMALL = 240, 126
 COLOURS = 10  # classes s0 to s9 of page.css
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 16, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 26, 40
 _MOST_POINTS = 300  # of a line: more than it has pixels to show
 _BINS = 44
 _LOGARITHMIC = 10.0  # an axis that spans more than this factor
 _LETTER = 6.2  # mean width of one, in pixels
-_LEVELS = 8
+_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class _Axis:
     start: float
     end: float
     log: bool = False
+    whole: bool = False  # nothing lies between 1 and 2
 
     @classmethod
     def over(
@@ -98,6 +99,7 @@ class _Axis:
         """Shows all finite values, with a share `pad` of the range beyond them at either end."""
         finite = values[np.isfinite(values)].astype(np.float64)
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        whole = bool((finite == finite.round()).all())
         if high - low <= 1e-9 * max(abs(low), abs(high)):
             half = 0.5 * abs(low) if log else 0.5
             low, high = low - half, high + half
@@ -105,7 +107,7 @@ class _Axis:
             room = (high / low) ** pad
             return cls(label, low / room, high * room, start, end, log=True)
         room = pad * (high - low)
-        return cls(label, low - room, high + room, start, end)
+        return cls(label, low - room, high + room, start, end, whole=whole)
 
     def place(self, values: np.ndarray) -> np.ndarray:
         low, high, at = np.array(self.low), np.array(self.high), values
@@ -119,12 +121,15 @@ class _Axis:
 
     def ticks(self, wanted: int) -> list[tuple[float, str]]:
         """At most about `wanted` round numbers and how they are written."""
-        values = _log_ticks(self.low, self.high, wanted) if self.log else _ticks(self.low, self.high, wanted)
+        if self.log:
+            values = _log_ticks(self.low, self.high, wanted)
+        else:
+            values = _ticks(self.low, self.high, wanted, least=1.0 if self.whole else 0.0)
         return [(value, number(value)) for value in values]
 
 
-def _ticks(low: float, high: float, wanted: int) -> list[float]:
-    rough = (high - low) / wanted
+def _ticks(low: float, high: float, wanted: int, least: float) -> list[float]:
+    rough = max(least, (high - low) / wanted)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -159,8 +164,8 @@ def lines(
 ) -> Markup:
     """Lines over a common x; NaN breaks a line. marked: an x to point out, and what it is."""
     chart = _Chart(alt, *(_SMALL if small else (WIDTH, HEIGHT)))
-    everything = np.concatenate([one.y for one in series])
-    x, y = _frame(chart, np.concatenate([one.x for one in series]), everything, x_label, y_label, log=not small)
+    all_x, all_y = np.concatenate([one.x for one in series]), np.concatenate([one.y for one in series])
+    x, y = _frame(chart, all_x, all_y, x_label, y_label, log=not small, pad=0.05 * small)
     for one in series:
         chart.marks.append(_Mark(one.css, _line(*_thinned(x.place(one.x), y.place(one.y))), one.name))
     if marked:
@@ -207,23 +212,22 @@ def histogram(values: np.ndarray, x_label: str, alt: str, marked: tuple[float, s
     return chart.svg()
 
 
-def bars(values: np.ndarray, names: Sequence[str], x_label: str, y_label: str, alt: str, from_value: float) -> Markup:
-    """Upright bars side by side, [n]; those below `from_value` are grey, and it is drawn as a line."""
+def bars(values: np.ndarray, names: Sequence[str], x_label: str, y_label: str, alt: str) -> Markup:
+    """Upright bars side by side, [n]; their names are seen under the pointer."""
     chart = _Chart(alt)
-    x, y = _frame(chart, np.array([0.0, len(values)]), np.append(values, 0.0), "", y_label, log=False)
-    chart.texts.append(_Text((_LEFT + chart.width - _RIGHT) / 2, chart.height - 8, x_label, "middle"))
+    x = _Axis.over(x_label, np.array([0.0, len(values)]), _LEFT, chart.width - _RIGHT)
+    y = _Axis.over(y_label, np.append(values, 0.0), chart.height - _BOTTOM, _TOP)
+    _draw_axes(chart, x, y, x_ticks=False)
     gap = 0.5 if len(values) > 60 else 2.0
     for index, (value, name) in enumerate(zip(values, names, strict=True)):
-        css = "area s0" if value >= from_value else "area s9"
-        left, right = x.at(index), x.at(index + 1) - gap
-        chart.marks.append(_bar(css, left, right, y.at(0), y.at(value), f"{name}: {number(value)}"))
-    chart.marks.append(_Mark("rule", f"M{_LEFT} {y.at(from_value)}H{chart.width - _RIGHT}"))
+        left, right, title = x.at(index), x.at(index + 1) - gap, f"{name}: {number(value)}"
+        chart.marks.append(_bar("area s0", left, right, y.at(0), y.at(value), title))
     return chart.svg()
 
 
 def named_bars(values: np.ndarray, names: Sequence[str], x_label: str, alt: str) -> Markup:
     """Lying bars with their names before them, [n]; from the first downwards."""
-    left, line = 170, 17
+    left, line = 16 + min(160.0, _LETTER * max(map(len, names))), 17
     chart = _Chart(alt, height=_TOP + line * len(values) + _BOTTOM)
     bottom = chart.height - _BOTTOM
     x = _Axis.over(x_label, np.append(values, 0.0), left, chart.width - _RIGHT)
@@ -240,11 +244,12 @@ def named_bars(values: np.ndarray, names: Sequence[str], x_label: str, alt: str)
 
 def heat(blocks: Sequence[Block], columns: Sequence[str], alt: str) -> Markup:
     """Numbers as warmth: 1 is full warm, -1 full cool, 0 nothing. Lanes of one block touch; names stand below."""
-    left, lane, gap = 150, 15, 9
+    left, lane, gap = 172, 15, 9
     names = 10 + min(110.0, _LETTER * 0.75 * max(map(len, columns)))
     chart = _Chart(alt, width=2 * WIDTH)
     size = min(60.0, (chart.width - left - 60) / len(columns))
     cells: dict[int, list[str]] = {}
+    crosses: list[str] = []
     top = float(_TOP)
     for block in blocks:
         chart.texts.append(_Text(0, top + 11, block.title, css=block.css))
@@ -255,13 +260,14 @@ def heat(blocks: Sequence[Block], columns: Sequence[str], alt: str) -> Markup:
                     at = f"M{left + column * size:.1f} {top:.1f}h{size - 1:.1f}v{lane - 1}h{1 - size:.1f}z"
                     cells.setdefault(level, []).append(at)
                 if block.damaged is not None and block.damaged[index, column]:
-                    chart.marks.append(_Mark("damage", _cross(left + (column + 0.5) * size, top + lane / 2)))
+                    crosses.append(f"M{left + (column + 0.5) * size - 2.5:.1f} {top + lane / 2 - 3:.1f}l5 5m0 -5l-5 5")
             top += lane
         chart.marks.append(_Mark("grid", f"M{left} {top:.1f}H{left + len(columns) * size:.1f}"))
         top += gap
     for level, paths in cells.items():
         css = "warmth" if level > 0 else "coolth"
-        chart.marks.insert(0, _Mark(css, "".join(paths), opacity=abs(level) / _LEVELS * 0.999))
+        chart.marks.append(_Mark(css, "".join(paths), opacity=round(abs(level) / _LEVELS, 2)))
+    chart.marks.append(_Mark("damage", "".join(crosses)))
     for column, name in enumerate(columns):
         x = round(left + (column + 0.5) * size, 1)
         chart.texts.append(_Text(x, top + 8, _short(name, 110 / 0.75), "start", turn=45, title=name))
@@ -298,7 +304,7 @@ def _frame(
 ) -> tuple[_Axis, _Axis]:
     """Axes drawn around what will be shown. log: where the values suggest it."""
     finite = y_values[np.isfinite(y_values)]
-    log = log and len(finite) > 0 and bool(finite.min() > 0) and bool(finite.max() > _LOGARITHMIC * finite.min())
+    log = log and len(finite) > 0 and bool(0 < _LOGARITHMIC * finite.min() < finite.max())
     x = _Axis.over(x_label, x_values, _LEFT, chart.width - _RIGHT, pad=pad)
     bottom = chart.height - (_BOTTOM if x_label else _TOP)
     y = _Axis.over(y_label, y_values, bottom, _TOP, log, pad)
@@ -306,26 +312,25 @@ def _frame(
     return x, y
 
 
-def _draw_axes(chart: _Chart, x: _Axis, y: _Axis) -> None:
-    for tick, text in y.ticks(max(3, int(chart.height / 45))):
+def _draw_axes(chart: _Chart, x: _Axis, y: _Axis, x_ticks: bool = True) -> None:
+    for tick, text in y.ticks(max(4, int(chart.height / 45))):
         at = y.at(tick)
         chart.marks.append(_Mark("grid", f"M{x.start} {at}H{x.end}"))
         chart.texts.append(_Text(x.start - 7, at + 4, text, "end"))
-    if x.label:
-        for tick, text in x.ticks(max(3, int(chart.width / 80))):
-            at = x.at(tick)
-            chart.marks.append(_Mark("axis", f"M{at} {y.start}v4"))
-            chart.texts.append(_Text(at, y.start + 16, text, "middle"))
-        chart.texts.append(_Text((x.start + x.end) / 2, chart.height - 6, x.label, "middle"))
+    for tick, text in x.ticks(int(chart.width / 80)) if x.label and x_ticks else ():
+        at = x.at(tick)
+        chart.marks.append(_Mark("axis", f"M{at} {y.start}v4"))
+        chart.texts.append(_Text(at, y.start + 16, text, "middle"))
+    chart.texts.append(_Text((x.start + x.end) / 2, chart.height - 6, x.label, "middle"))
     chart.marks.append(_Mark("axis", f"M{x.start} {y.start}H{x.end}"))
-    chart.texts.append(_Text(0, 6, y.label))
+    chart.texts.append(_Text(0, 8, y.label))
 
 
 def _point_out(chart: _Chart, x: _Axis, y: _Axis, value: float, text: str) -> None:
     at = x.at(value)
     chart.marks.append(_Mark("rule", f"M{at} {y.start}V{y.end}"))
-    right = at < (x.start + x.end) / 2
-    chart.texts.append(_Text(at + (5 if right else -5), y.end + 9, text, "start" if right else "end", "label"))
+    anchor = "start" if at < (x.start + x.end) / 2 else "end"
+    chart.texts.append(_Text(at, y.end - 5, text, anchor, "label"))
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> str:
@@ -359,10 +364,6 @@ def _middle(values: np.ndarray) -> np.ndarray:
 
 def _bar(css: str, left: float, right: float, bottom: float, top: float, title: str) -> _Mark:
     return _Mark(css, f"M{left:.1f} {bottom:.1f}V{top:.1f}H{right:.1f}V{bottom:.1f}z", title)
-
-
-def _cross(x: float, y: float) -> str:
-    return f"M{x - 2.5:.1f} {y - 2.5:.1f}l5 5m0 -5l-5 5"
 
 
 def _short(name: str, pixels: float) -> str:

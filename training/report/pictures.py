@@ -40,6 +40,12 @@ def lanes(of: Sequence[Lane], alt: str, heads: Sequence[Head] = (), name: str = 
     return rendered("lanes.html.jinja", lanes=drawn, alt=alt, heads=heads, name=name)
 
 
+def folded(tiles: np.ndarray, abreast: int) -> list[Lane]:
+    """Tiles of one kind as lanes without names, the last one filled up with nothing."""
+    tiles = np.pad(tiles, ((0, -len(tiles) % abreast), (0, 0), (0, 0), (0, 0)))
+    return [Lane("", lane) for lane in np.split(tiles, len(tiles) // abreast)]
+
+
 def brightness(images: np.ndarray) -> np.ndarray:
     """[n, h, w] or [n, h, w, c] in 0 to 1 -> tiles; three channels are colours, any other number is averaged."""
     if images.ndim == 4 and images.shape[3] != 3:

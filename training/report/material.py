@@ -1,0 +1,96 @@
+"""What every section of a model's report is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FEATURE_ERROR, SCORE, Manifest
+from training.likelihoods import standard_normal_kl
+
+if TYPE_CHECKING:
+    from training.autoencoder import Autoencoder
+    from training.export import Trained
+
+
+@dataclass(frozen=True)
+class Material:
+    """answers: of model.onnx to all calibration rows, in order."""
+
+    trained: Trained
+    manifest: Manifest
+    answers: Mapping[str, np.ndarray]
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        return self.trained.served.autoencoder
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.trained.dataset.row_shape
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Of a table; None when rows are images."""
+        return self.trained.dataset.columns
+
+    @property
+    def shows_rows(self) -> bool:
+        return not self.trained.config.no_examples
+
+    @property
+    def scores(self) -> np.ndarray:
+        return self.answers[SCORE]
+
+    @property
+    def threshold(self) -> float:
+        calibration = self.manifest.calibration
+        return calibration.threshold(calibration.false_alarm_rate)
+
+    @property
+    def false_alarms(self) -> str:
+        return f"{100 * self.manifest.calibration.false_alarm_rate:.3g} %"
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """float32 [n, *row_shape] in scaled units."""
+        scaled: Tensor = self.trained.served.scaling(self.trained.splits.calibration)
+        return scaled
+
+    @cached_property
+    def feature_error(self) -> np.ndarray:
+        """float64 [*row_shape]: the mean over calibration rows."""
+        mean: np.ndarray = self.answers[FEATURE_ERROR].mean(axis=0, dtype=np.float64)
+        return mean
+
+    @cached_property
+    def activity(self) -> np.ndarray:
+        """[embedding_size]: the KL of each dimension in nats where there is a prior, else its variance."""
+        embedding = torch.from_numpy(self.answers[EMBEDDING])
+        if self.manifest.prior is None:
+            return embedding.var(dim=0, correction=0).numpy()
+        log_variance = 2 * torch.from_numpy(self.answers[EMBEDDING_STDDEV]).log()
+        return standard_normal_kl(embedding, log_variance).mean(dim=0).numpy()
+
+    @cached_property
+    def by_activity(self) -> np.ndarray:
+        """The embedding's dimensions, the most active first."""
+        return np.argsort(-self.activity, kind="stable")
+
+    def generator(self) -> Generator:
+        return Generator().manual_seed(self.trained.config.seed)
+
+
+def words(name: str) -> str:
+    """A metric's name as people write it."""
+    return " ".join({"kl": "KL", "sse": "SSE", "mse": "MSE", "elbo": "ELBO"}.get(w, w) for w in name.split("_") if w)
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
