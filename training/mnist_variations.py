@@ -53,6 +53,10 @@ def rotated(images: Images, seed: int) -> Images:
 
 
 def random_background(images: Images, seed: int) -> Images:
-    """Pixels of the background become uniform in 0 to 255; the pen's strokes lie on top, and keep their shading."""
+    """Every pixel becomes the brighter of itself and of noise that is uniform in 0 to 255: strokes lie on top of it.
+
+    The paper does not say what becomes of the grey pixels beside a stroke. Left as they are, they outline the digit in
+    black, and a support vector machine errs more often than the paper's; under the noise, about as often.
+    """
     noise = np.random.default_rng(seed).integers(256, size=images.shape, dtype=np.uint8)
-    return np.where(images == 0, noise, images)
+    return np.maximum(images, noise)
