@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from training.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+    from rich.console import Console
 
     from training.progress import Progress
 
@@ -53,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("hourglass-train", description="From data to a published autoencoder.", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="fit|export|list")
+    commands = parser.add_subparsers(required=True, metavar="fit|export|evaluate|reproduce|list")
 
     fit = commands.add_parser("fit", help="train a model and publish it", allow_abbrev=False)
     fit.set_defaults(command=_fit)
@@ -73,6 +75,33 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=Path, required=True, metavar="RUN", help="runs/NAME/TIME")
     export.add_argument("--checkpoint", type=Path, metavar="C", help="another checkpoint than the run's last")
     export.add_argument("--exported", type=Path, metavar="DIR", help="another folder than the run's setting")
+
+    evaluate = commands.add_parser("evaluate", help="measure what a published model is worth", allow_abbrev=False)
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument(
+        "model", type=Path, metavar="exported/NAME[/VERSION]", help="the newest version if none is named"
+    )
+    evaluate.add_argument("--data", metavar="FILE", help="rows to measure on: a file, a folder, digits or sprites")
+    evaluate.add_argument("--label", metavar="COLUMN", help="what an embedding should tell: adds classification")
+    evaluate.add_argument(
+        "--run", type=Path, metavar="RUN", help="its weights: adds fine-tuning, and -log p(x) of a VAE"
+    )
+    evaluate.add_argument(
+        "--samples", type=_positive, default=1000, metavar="K", help="draws for a row's -log p(x) [1000]"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+
+    reproduce = commands.add_parser("reproduce", help="train what papers report, and compare", allow_abbrev=False)
+    reproduce.set_defaults(command=_reproduce)
+    reproduce.add_argument("name", metavar="NAME|all", help="see hourglass-train list")
+    reproduce.add_argument("--budget", choices=("cpu", "gpu"), default="cpu", help="which recipe [cpu]")
+    reproduce.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 [3]")
+    reproduce.add_argument("--data", type=Path, metavar="DIR", help="folder with mnist/ [$HOURGLASS_DATA]")
+    reproduce.add_argument(
+        "--results", type=Path, default=Path("runs/reproductions"), metavar="DIR", help="results; DIR.md is the page"
+    )
+    reproduce.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="checkpoints and logs")
+    reproduce.add_argument("--exported", type=Path, default=Path("exported"), metavar="DIR", help="published models")
 
     commands.add_parser("list", help="the variants and their options").set_defaults(command=_list)
     return parser
@@ -111,14 +140,45 @@ def _export(parsed: argparse.Namespace) -> None:
     _print_folder(export_run(Run.open(parsed.run), parsed.checkpoint, parsed.exported, _progress()))
 
 
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from training.evaluation import evaluate
+
+    evaluate(
+        parsed.model,
+        source=parsed.data,
+        label=parsed.label,
+        run=parsed.run,
+        samples=parsed.samples,
+        report=parsed.json,
+        console=_console(),
+        progress=_progress(),
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _reproduce(parsed: argparse.Namespace) -> None:
+    from training.reproduce import Settings, reproduce
+
+    data = parsed.data or os.environ.get("HOURGLASS_DATA")
+    if data is None:
+        raise ConfigError("--data DIR (or HOURGLASS_DATA) names the folder with mnist/, as its makers publish it")
+    settings = Settings(parsed.budget, parsed.seeds, Path(data), parsed.results, parsed.runs, parsed.exported)
+    _print_folder(reproduce(parsed.name, settings, _progress()))
+
+
 def _list(_parsed: argparse.Namespace) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from training.autoencoder import registered
+    from training.reproduction import registered as reproductions
 
-    console = Console(width=min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns), highlight=False)
+    console = _console()
     for name, variant in registered().items():
         console.print(Text.assemble((name, "bold"), f": {variant.summary}"))
         options = Table.grid(padding=(0, 2))
@@ -128,12 +188,24 @@ def _list(_parsed: argparse.Namespace) -> None:
         console.print(options)
         console.print()
     console.print("Options are given as --option KEY=VALUE; the second column is the default.")
+    console.print()
+    console.print(Text("hourglass-train reproduce NAME:", "bold"))
+    for name, reproduction in reproductions().items():
+        console.print(f"  {name}: {reproduction.title}")
 
 
 def _meaning(field: FieldInfo) -> str:
     """The description, and the words to choose from where there are such."""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return f"{field.description}: {', '.join(choices)}" if choices else str(field.description)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(
+        width=min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns), markup=False, highlight=False, emoji=False
+    )
 
 
 def _progress() -> Progress:

@@ -12,7 +12,7 @@ from torch import Tensor
 from training import checkpoint, data
 from training.autoencoder import Autoencoder, find
 from training.config import FitConfig, validated
-from training.data import Dataset
+from training.data import Dataset, Splits
 from training.errors import ConfigError, RunError
 from training.export import Trained, export, false_alarm_rate
 from training.graphs import Served
@@ -120,13 +120,18 @@ def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress) -> Non
 
 def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, progress: Progress) -> Path:
     config = run.config
-    splits = data.split(dataset, config.seed)
-    model = build(config, dataset.row_shape)
-    best_epoch = checkpoint.load_best(checkpoint_file, model)
-    served = Served(Scaling.of(splits.train), model, model.score())
-    rows = len(splits.calibration)
+    trained = learned(run, checkpoint_file, dataset, data.split(dataset, config.seed))
+    rows = len(trained.splits.calibration)
     if (rate := false_alarm_rate(config.false_alarm_rate, rows)) > config.false_alarm_rate:
         asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
         progress.warn(f"{rows} calibration rows cannot promise {asked}: using the smallest they can, {rate:.3g}")
     with progress.step("exporting"):
-        return export(Trained(config, served, dataset, splits, best_epoch, read_log(run.log)), exported)
+        return export(trained, exported)
+
+
+def learned(run: Run, checkpoint_file: Path, dataset: Dataset, splits: Splits) -> Trained:
+    """What a checkpoint's best weights make of the run. Raises RunError."""
+    model = build(run.config, dataset.row_shape)
+    best_epoch = checkpoint.load_best(checkpoint_file, model)
+    served = Served(Scaling.of(splits.train), model.eval(), model.score())
+    return Trained(run.config, served, dataset, splits, best_epoch, read_log(run.log))

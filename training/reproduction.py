@@ -23,14 +23,13 @@ import torch
 from torch import Tensor
 
 from hourglass.files import FileError, open_rows
-from training import checkpoint, reproductions
+from training import reproductions
 from training.autoencoder import Autoencoder
 from training.config import FitConfig, validated
 from training.data import Dataset, Splits
 from training.errors import ConfigError, DataError, nearest
 from training.export import Trained, export
-from training.fit import build, train
-from training.graphs import Served
+from training.fit import build, learned, train
 from training.probe import Labelled
 from training.progress import Progress
 from training.run import Run
@@ -40,6 +39,7 @@ Budget = Literal["cpu", "gpu"]
 Range = tuple[float, float]  # both ends included
 
 _VALIDATION = 10_000  # of MNIST's 60,000; the first half chooses epochs, the second calibrates the published model
+_READ_ROWS = 8192
 _registry: dict[str, type[Reproduction]] = {}
 
 
@@ -156,15 +156,15 @@ class Bench:
 
     def _read(self, part: str) -> Labelled:
         """Raises DataError."""
-        folder = self._data / "mnist"
+        images, labels = [], []
         try:
-            images, labels = (
-                np.concatenate([batch.numbers(None) for batch in open_rows(folder / f"{part}-{kind}.gz").batches(8192)])
-                for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-            )
+            file = open_rows(self._data / "mnist" / f"{part}-images-idx3-ubyte.gz")
+            for batch in file.batches(_READ_ROWS):
+                images.append(batch.numbers())
+                labels.append(batch.column("label").to_numpy())
         except FileError as error:
             raise DataError(f"{error}; --data FOLDER names a folder with mnist/, as its makers publish it") from None
-        return Labelled(torch.from_numpy(images), torch.from_numpy(labels).long().flatten())
+        return Labelled(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)).long())
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -183,10 +183,7 @@ class Bench:
         run.folder.mkdir(parents=True, exist_ok=True)
         scaling = Scaling.of(rows)
         train(run, scaling(rows), scaling(early_stop), self._progress)
-        model = build(config, dataset.row_shape)
-        best_epoch = checkpoint.load_best(run.checkpoint, model)
-        served = Served(scaling, model.eval(), model.score())
-        return Trained(config, served, dataset, Splits(rows, early_stop, calibration), best_epoch)
+        return learned(run, run.checkpoint, dataset, Splits(rows, early_stop, calibration))
 
     def publish(self, trained: Trained) -> None:
         """As `hourglass-train fit` does."""

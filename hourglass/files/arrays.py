@@ -23,6 +23,7 @@ _MAX_COLUMNS = 2**20
 _CHUNK = 2**20
 # How many bytes one byte of gzip can stand for (https://zlib.net/zlib_tech.html).
 _MAX_DEFLATE = 1032
+LABEL = "label"
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -139,22 +140,35 @@ def open_npz(path: Path) -> NpzFile:
 
 @dataclass
 class IdxFile(RowFile):
-    """Images (or other arrays) in the idx format of MNIST, gzipped or not."""
+    """Images (or other arrays) in the idx format of MNIST, gzipped or not, with their labels where those lie beside."""
 
     layout: Layout | None = None
+    labels: tuple[Path, Layout] | None = None
 
     def _batches(self, size: int) -> Iterator[ArrayBatch]:
         assert self.layout is not None
-        with _maybe_gzip(self.path) as stream:
-            stream.read(self.layout.offset)
-            start = 0
-            for rows in _stream_rows(stream, self.layout, size):
-                yield ArrayBatch(self.path, start, rows, self.columns, {})
-                start += len(rows)
+        labels = _idx_rows(*self.labels, size) if self.labels else None
+        start = 0
+        for rows in _idx_rows(self.path, self.layout, size):
+            beside = {} if labels is None else {LABEL: next(labels)}
+            yield ArrayBatch(self.path, start, rows, self.columns, beside)
+            start += len(rows)
 
 
 def open_idx(path: Path) -> IdxFile:
-    """Raises FileError."""
+    """The labels of train-images-idx3-ubyte are train-labels-idx1-ubyte, as MNIST is published. Raises FileError."""
+    layout = _read_idx_header(path)
+    fields = _array_file_fields(path, layout)
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+    if beside == path or not beside.exists():
+        return IdxFile(*fields, layout=layout)
+    labels = _read_idx_header(beside)
+    if labels.shape != layout.shape[:1]:
+        raise FileError(f"{beside}: holds {list(labels.shape)} labels for {layout.shape[0]:,} images in {path.name}")
+    return IdxFile(*fields, extras=(LABEL,), layout=layout, labels=(beside, labels))
+
+
+def _read_idx_header(path: Path) -> Layout:
     with _maybe_gzip(path) as stream:
         magic = stream.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_TYPES:
@@ -164,7 +178,13 @@ def open_idx(path: Path) -> IdxFile:
     layout = Layout(shape, False, np.dtype(_IDX_TYPES[magic[2]]), 4 + 4 * rank)
     found = path.stat().st_size
     _check_size(path, layout, found * _MAX_DEFLATE if path.name.lower().endswith(".gz") else found)
-    return IdxFile(*_array_file_fields(path, layout), layout=layout)
+    return layout
+
+
+def _idx_rows(path: Path, layout: Layout, size: int) -> Iterator[np.ndarray]:
+    with _maybe_gzip(path) as stream:
+        stream.read(layout.offset)
+        yield from _stream_rows(stream, layout, size)
 
 
 def _read_npy_header(stream: IO[bytes]) -> Layout:

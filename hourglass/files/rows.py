@@ -97,7 +97,7 @@ class RowFile(ABC):
     columns: tuple[str, ...] | None  # names of the last dimension; None for images and arrays of rank >= 3
     row_shape: tuple[int, ...]  # (d,) tables, (h, w) grey images, (h, w, 3) colour images
     rows: int | None  # None when only reading to the end could tell
-    extras: tuple[str, ...] = ()  # columns beside the numbers: `y` of an .npz, `file` of a folder of images
+    extras: tuple[str, ...] = ()  # columns beside the numbers: `y` of an .npz, `label` of idx, `file` of .png
     read_share: float = field(default=0.0, init=False)  # of the file, by the running `batches`: 0 to 1
 
     def batches(self, size: int) -> Iterator[Batch]:

@@ -323,6 +323,23 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
+def test_the_labels_of_mnist_lie_beside_the_images(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (7, 4, 4), dtype=np.uint8), np.arange(7, dtype=np.uint8)
+    path, beside = tmp_path / "train-images-idx3-ubyte.gz", tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(idx_bytes(images)))
+    assert open_rows(path).extras == ()
+    beside.write_bytes(gzip.compress(idx_bytes(labels)))
+    file = open_rows(path)
+    assert file.extras == ("label",)
+    batches = list(file.batches(3))
+    assert [batch.column("label").to_pylist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    np.testing.assert_array_equal(np.concatenate([batch.numbers() for batch in batches]), images)
+    beside.write_bytes(gzip.compress(idx_bytes(labels[:5])))
+    with pytest.raises(FileError, match=r"train-labels-idx1-ubyte.gz: holds \[5\] labels for 7 images"):
+        open_rows(path)
+
+
 def idx_header(rank: int, *shape: int) -> bytes:
     return bytes([0, 0, 8, rank]) + struct.pack(f">{rank}I", *shape)
 

@@ -27,8 +27,8 @@ class AnnealedCapacity(Reproduction):
     )
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]] = {
         "cpu": {
-            "images": 50_000,
-            "network": "conv",
+            "images": 20_000,
+            "network": "mlp",
             "epochs": 10,
             "batch_size": 64,
             "learning_rate": 5e-4,

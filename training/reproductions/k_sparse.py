@@ -36,7 +36,7 @@ class KSparseFeatures(Reproduction):
             "batch_size": 128,
             "learning_rate": 1e-3,
             "k_start": 100,
-            "alphas": [3, 4, 5, 6],
+            "alphas": [4, 5, 6, 8],
         },
     }
 
