@@ -31,12 +31,12 @@ class ContractiveFineTuned(Reproduction):
     )
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]] = {
         "cpu": {
-            "epochs": 40,
+            "epochs": 30,
             "batch_size": 128,
             "learning_rate": 1e-3,
-            "contraction": 0.1,
+            "contraction": 1.0,
             "fine_tuning_epochs": 30,
-            "fine_tuning_learning_rates": [1e-3, 3e-4],
+            "fine_tuning_learning_rates": [3e-3, 1e-3],
         },
     }
 

@@ -32,7 +32,7 @@ class VaeDynamic(Reproduction):
         Claim("active_units", "active units of 50"),
     )
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]] = {
-        "cpu": {"epochs": 300, "batch_size": 128, "learning_rate": 1e-3},
+        "cpu": {"epochs": 240, "batch_size": 64, "learning_rate": 1e-3},
         "gpu": {"epochs": 3280, "batch_size": 100, "learning_rate": 1e-3},
     }
 
