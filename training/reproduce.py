@@ -65,6 +65,7 @@ def _run(reproduction: type[Reproduction], seed: int, settings: Settings, progre
         data=settings.data,
         folder=folder,
         exported=settings.exported,
+        pictures=settings.results / reproduction.name,
         progress=progress,
     )
     results, minutes = _timed(lambda: reproduction().run(bench), folder / "seconds")

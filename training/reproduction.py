@@ -136,9 +136,11 @@ class Bench:
         data: Path,
         folder: Path,
         exported: Path,
+        pictures: Path,
         progress: Progress,
     ) -> None:
         self.name, self.recipe, self.seed = name, recipe, seed
+        self.pictures = pictures  # for the page, beside the records
         self._data, self._folder, self._exported, self._progress = data, folder, exported, progress
 
     @cached_property

@@ -153,7 +153,7 @@ def test_missing_data_are_named(tmp_path: Path, tiny: type[Reproduction], capsys
 
 
 def test_the_test_set_is_not_among_what_choices_are_made_with(mnist: Path, tmp_path: Path, quiet: Any):
-    bench = Bench("x", {}, 0, data=mnist, folder=tmp_path, exported=tmp_path, progress=quiet)
+    bench = Bench("x", {}, 0, data=mnist, folder=tmp_path, exported=tmp_path, pictures=tmp_path, progress=quiet)
     assert len(bench.mnist.train) == 300
     assert len(bench.mnist.validation) == 10_000
     seen = torch.cat([bench.mnist.train.rows, bench.mnist.validation.rows])

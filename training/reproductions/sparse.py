@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from training.export import Trained
 from training.probe import Parts, linear_probe
 from training.reproduction import Bench, Budget, Claim, Reproduction, at_most
 
@@ -17,7 +23,7 @@ class SparseActivations(Reproduction):
         "200 sigmoid units on MNIST, rho 0.05. The notes have no headline number: what is claimed is that every unit's "
         "mean activation over the data arrives at rho. Measured on the test images: the deviation of a unit's mean "
         "activation from rho, as a share of rho, averaged over units. The filters are pen strokes:\n\n"
-        "![filters of 100 units](images/reproductions-sparse.png)"
+        "![the filters of 100 units](reproductions/sparse/filters.png)"
     )
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim("deviation_percent", "mean deviation of a unit from rho, %", None, "", None, at_most(20)),
@@ -42,6 +48,7 @@ class SparseActivations(Reproduction):
             **recipe,
         )
         bench.publish(trained)
+        self._draw(trained, bench.pictures / "filters.png")
         model, scaling = trained.served.autoencoder, trained.served.scaling
         parts = Parts(bench.mnist.train, bench.mnist.validation, bench.test_set())
         activations = parts.mapped(lambda rows: model.encode(scaling(rows)))
@@ -53,3 +60,14 @@ class SparseActivations(Reproduction):
             "rhohat_mean": rhohat.mean().item(),
             "linear_error_percent": 100 * linear_probe(activations, bench.seed).test,
         }
+
+    @staticmethod
+    def _draw(trained: Trained, path: Path) -> None:
+        """The first 100 units' weights, each scaled to its own largest: grey is 0."""
+        layer = trained.served.autoencoder.encoder.get_submodule("1")
+        assert isinstance(layer, nn.Linear)
+        weights = layer.weight.detach()[:100].view(10, 10, 28, 28)
+        shades = 0.5 + 0.5 * weights / weights.abs().amax(dim=(2, 3), keepdim=True)
+        sheet = functional.pad(shades, (1, 1, 1, 1), value=1.0).permute(0, 2, 1, 3).reshape(300, 300)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * sheet).round().byte().numpy()).resize((600, 600), Image.Resampling.NEAREST).save(path)
