@@ -18,6 +18,7 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     options = "".join(f"\n| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
     metrics = "".join(f"\n| {name} | {value:.6g} |" for name, value in provenance.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    rows_shown = "no row of the data is" if config.no_examples else "some rows of the data are"
     return f"""# {config.name}
 
 A **{manifest.variant}** autoencoder: {autoencoder.summary}.
@@ -57,6 +58,7 @@ hourglass denoise FILE --model {config.name} --out denoised.parquet
 ```
 `model.onnx` (input → {", ".join(manifest.graph_outputs(MODEL))}), `encoder.onnx` and `decoder.onnx`
 run in any ONNX runtime; scaling is inside. `manifest.json` has the rest, and golden rows to check a runtime with.
+`report.html` has the pictures: {rows_shown} shown in it.
 
 Made {provenance.created:%Y-%m-%d} with {versions}.
 """

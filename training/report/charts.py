@@ -8,6 +8,7 @@ sentence. Numbers that are not finite are left out.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -101,7 +102,7 @@ class _Axis:
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         whole = bool((finite == finite.round()).all())
         if high - low <= 1e-9 * max(abs(low), abs(high)):
-            half = 0.5 * abs(low) if log else 0.5
+            half = 0.5 * abs(low) or 0.5
             low, high = low - half, high + half
         if log:
             room = (high / low) ** pad
@@ -129,7 +130,7 @@ class _Axis:
 
 
 def _ticks(low: float, high: float, wanted: int, least: float) -> list[float]:
-    rough = max(least, (high - low) / wanted)
+    rough = max(least, (high - low) / wanted, sys.float_info.min)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from markupsafe import Markup
-from torch import Tensor, nn
+from torch import nn
 
 from hourglass.contract.manifest import Manifest
 from training.report import charts, embedding, examples, learning, pictures, score
@@ -68,22 +68,21 @@ def _headline(material: Material) -> dict[str, str]:
 
 def _hourglass(material: Material) -> Markup:
     """Numbers of a row after each layer that has weights."""
-    there = _sizes(material.autoencoder.encoder, material.calibration[:1])[:-1]
-    back = _sizes(material.autoencoder.decoder, torch.zeros(1, material.manifest.embedding_size))[:-1]
-    row = int(np.prod(material.row_shape))
-    sizes = [row, *there, material.manifest.embedding_size, *back, row]
+    there: list[int] = []
+    back: list[int] = []
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _given, answer, sizes=sizes: sizes.append(answer[0].numel()))
+        for network, sizes in ((material.autoencoder.encoder, there), (material.autoencoder.decoder, back))
+        for layer in (network if isinstance(network, nn.Sequential) else [network])
+        if any(True for _ in layer.parameters())
+    ]
+    material.autoencoder(material.calibration[:1])
+    for hook in hooks:
+        hook.remove()
+    row, neck = int(np.prod(material.row_shape)), material.manifest.embedding_size
+    sizes = [row, *there[:-1], neck, *back[:-1], row]
     shown = ", ".join(f"{size:,}" for size in sizes)
-    return charts.silhouette(sizes, len(there) + 1, f"Numbers of a row from layer to layer: {shown}")
-
-
-def _sizes(network: nn.Module, rows: Tensor) -> list[int]:
-    layers = network if isinstance(network, nn.Sequential) else [network]
-    sizes = []
-    for layer in layers:
-        rows = layer(rows)
-        if any(True for _ in layer.parameters()):
-            sizes.append(rows[0].numel())
-    return sizes
+    return charts.silhouette(sizes, len(there), f"Numbers of a row from layer to layer: {shown}")
 
 
 def _filters(material: Material) -> Section | None:
@@ -92,7 +91,7 @@ def _filters(material: Material) -> Section | None:
     first = next((layer for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)), None)
     if isinstance(first, nn.Conv2d):
         weights, kind = first.weight.detach().permute(0, 2, 3, 1).numpy(), "kernels"
-    elif isinstance(first, nn.Linear) and material.columns is None:
+    elif isinstance(first, nn.Linear) and material.columns is None and first.in_features == np.prod(material.row_shape):
         weights, kind = first.weight.detach().reshape(-1, *material.row_shape).numpy(), "units"
     else:
         return None

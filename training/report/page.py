@@ -55,7 +55,7 @@ class Page:
     footer: str = ""
 
     def html(self) -> str:
-        return rendered("page.html.jinja", page=self)
+        return str(rendered("page.html.jinja", page=self))
 
 
 def facts(of: Mapping[str, str]) -> Markup:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from training.report.page import rendered
 
-_LARGEST_SIDE = 64  # pixels of a tile: larger images are reduced, or pages would be heavy
+_LARGEST_SIDE = 48  # pixels of a tile: larger images are reduced, or pages would be heavy
 # Of page.css, between those for light and dark.
 _WARM, _COOL = (230, 90, 35), (60, 115, 225)
 
@@ -74,7 +74,7 @@ def _strip(tiles: np.ndarray) -> str:
     gap = max(1, tiles.shape[2] // 16)
     padded = np.pad(tiles, ((0, 0), (0, 0), (gap, gap), (0, 0)))
     stream = io.BytesIO()
-    Image.fromarray(np.concatenate(padded, axis=1)).save(stream, "PNG", optimize=True)
+    Image.fromarray(np.concatenate(padded, axis=1)).save(stream, "PNG")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
