@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from training.data import DIGITS
+from training.data import DIGITS, SPRITES
 from training.errors import ConfigError
 from training.evaluation import classification, compression, denoising, factors, likelihood, reconstruction
 from training.evaluation.published import Published, open_model
-from training.evaluation.rows import SPRITES, read
+from training.evaluation.rows import read
 from training.evaluation.section import Section
 from training.evaluation.subject import Subject
 from training.evaluation.weights import weights_of
@@ -40,9 +40,9 @@ def evaluate(
 ) -> None:
     """Measure exported/NAME[/VERSION], print each section as it is ready, and write all numbers to `report`, as JSON.
 
-    source: as --data of a fit, or 'sprites'; None: what the run, or a model of built-in rows, was fitted on. label: a
+    source: as --data of a fit; None: what the run, or a model of built-in rows, was fitted on. label: a
     column of it, for classification. run: the one that the model came from, for what needs its weights. samples: of one
-    row's -log p(x). Raises TrainingError, FileError.
+    row's -log p(x). Raises TrainingError.
     """
     model = open_model(folder)
     if report:

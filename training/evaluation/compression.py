@@ -27,7 +27,8 @@ def measure(subject: Subject) -> Section:
             kept, projected = (values.astype(precision) for values in (embeddings, components))
             repeated = scaling.unclipped(subject.model.decode(kept.astype(np.float32)))
             found = finite(mean_squared(scaled, repeated))
-            of_pca = finite(mean_squared(flat, subject.pca.inverse_transform(projected.astype(np.float64))))
+            by_pca = projected.astype(np.float64) @ subject.pca.components_ + subject.pca.mean_
+            of_pca = finite(mean_squared(flat, by_pca))
             for what, values, mse in (("embedding", kept, found), ("PCA", projected, of_pca)):
                 size = values[0].nbytes
                 sizes.add_row(

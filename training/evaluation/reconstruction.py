@@ -10,7 +10,7 @@ from training.evaluation.section import Numbers, Section, shown, table
 from training.evaluation.subject import Subject
 
 _WORST = 8
-_PART_ROWS = 10_000
+_PART_ROWS = 1_000
 
 
 @dataclass(frozen=True)

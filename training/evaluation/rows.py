@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from hourglass.contract.manifest import Manifest
-from hourglass.files import RowFile, no_such_column, open_rows
-from hourglass.files.rows import ArrayBatch
-from training import data, sprites
-from training.data import DIGITS, MIN_ROWS, Dataset
+from hourglass.files import FileError, RowFile, no_such_column
+from training import data
+from training.data import MIN_ROWS, SPRITES, Dataset
 from training.errors import DataError
 
-SPRITES = "sprites"
-_SPRITES = 5_000  # drawn at random
 _BLACK_WHITE = np.array([0, 1], dtype=np.float32)
 _READ_ROWS = 8192
 # Of each label: some to learn from, some to choose a setting by, some to test.
@@ -55,11 +51,19 @@ class Data:
 
 
 def read(source: str, manifest: Manifest, label: str | None) -> Data:
-    """source: as --data of a fit, or 'sprites'; columns that the model does not take are left out.
+    """source: as --data of a fit; columns that the model does not take are left out. Raises DataError."""
+    try:
+        whole = _read(source, manifest, label)
+    except FileError as error:
+        raise DataError(str(error)) from error
+    if len(whole.rows) < MIN_ROWS:
+        raise DataError(f"{source}: {len(whole.rows)} rows to evaluate on, but at least {MIN_ROWS} are needed")
+    return whole
 
-    Raises DataError, FileError.
-    """
-    file = _open(source)
+
+def _read(source: str, manifest: Manifest, label: str | None) -> Data:
+    """Raises DataError, FileError."""
+    file = data.open_source(source)
     columns = _columns(file, manifest)
     if source == SPRITES and (manifest.scaling.apply(_BLACK_WHITE) != _BLACK_WHITE).any():
         raise DataError("sprites: 0 is black and 1 white, but the model was fitted on images of another range")
@@ -77,27 +81,7 @@ def read(source: str, manifest: Manifest, label: str | None) -> Data:
     rows = np.concatenate(parts)
     labels = _labels(source, label, cells[label]) if label is not None else None
     whole = Data(source, rows, labels, len(rows))
-    left = _without_fitted(whole, manifest, columns, cells[excluding] if excluding else None)
-    if len(left.rows) < MIN_ROWS:
-        raise DataError(f"{source}: {len(left.rows)} rows to evaluate on, but at least {MIN_ROWS} are needed")
-    return left
-
-
-class _Sprites(RowFile):
-    """Some of the sprites, each factor a column beside the image."""
-
-    def _batches(self, size: int) -> Iterator[ArrayBatch]:
-        drawn = np.random.default_rng(0).integers(sprites.COUNT, size=_SPRITES)
-        factors = dict(zip(sprites.FACTORS, sprites.factors(drawn).T, strict=True))
-        yield ArrayBatch(self.path, 0, sprites.images(drawn), None, factors)
-
-
-def _open(source: str) -> RowFile:
-    """Raises FileError."""
-    if source == SPRITES:
-        shape = (sprites.SIDE, sprites.SIDE)
-        return _Sprites(Path(SPRITES), columns=None, row_shape=shape, rows=_SPRITES, extras=tuple(sprites.FACTORS))
-    return data._digits() if source == DIGITS else open_rows(Path(source))
+    return _without_fitted(whole, manifest, columns, cells[excluding] if excluding else None)
 
 
 def _columns(file: RowFile, manifest: Manifest) -> tuple[str, ...] | None:
@@ -156,7 +140,7 @@ def _without_fitted(
     if excluding is not None:
         labels = {data._canonical(label) for label in provenance.config["exclude_label"]}
         excluded[:] = [data._canonical(cell) in labels for cell in excluding]
-    fitted = Dataset.of(whole.source, whole.rows[~excluded], columns)
+    fitted = Dataset.of(whole.source, whole.rows[~excluded] if excluded.any() else whole.rows, columns)
     if fitted.sha256 != provenance.data_sha256:
         return whole
     splits = data.split(replace(fitted, rows=torch.from_numpy(np.flatnonzero(~excluded))), provenance.seed)

@@ -17,7 +17,8 @@ from training.evaluation.rows import Data, check_labels
 from training.evaluation.section import Numbers
 
 SEED = 0
-MOST_ROWS = 10_000
+MOST_ROWS, _FEWEST = 10_000, 1_000
+_MOST_NUMBERS = 2**24
 _TEST_SHARE = 0.3
 # Wider rows have so large a covariance matrix that a few of its vectors are found faster by projection.
 _EXACT_PCA_FEATURES = 2_000
@@ -32,7 +33,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """sample: all rows, or 10,000 drawn at random of more; what is measured often is measured on these.
+    """sample: all rows, or 10,000 drawn at random of more (of wide rows fewer), for what is measured again and again.
 
     scaled: the sample in scaled units, float32 [n, *row_shape]. split: 70 % and 30 % of it, at random, each label in
     proportion. autoencoder: the weights that the model was exported from, in scaled units, where their run was given.
@@ -49,8 +50,9 @@ class Subject:
     def of(cls, model: Published, data: Data, autoencoder: Autoencoder | None = None) -> Subject:
         """Raises DataError when labels are no classes to tell apart."""
         sample, n = data, len(data.rows)
-        if n > MOST_ROWS:
-            sample = data.take(np.sort(np.random.default_rng(SEED).choice(n, MOST_ROWS, replace=False)))
+        most = max(_FEWEST, min(MOST_ROWS, _MOST_NUMBERS // data.rows[0].size))
+        if n > most:
+            sample = data.take(np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))
         labels = None
         if sample.labels is not None:
             check_labels(sample.source, sample.labels)
@@ -64,7 +66,8 @@ class Subject:
         rows = self.scaled[self.split.fitted].reshape(len(self.split.fitted), -1).astype(np.float64)
         size = min(self.model.manifest.embedding_size, *rows.shape)
         solver = "covariance_eigh" if rows.shape[1] <= _EXACT_PCA_FEATURES else "randomized"
-        return PCA(size, svd_solver=solver, random_state=SEED).fit(rows)
+        with np.errstate(invalid="ignore"):  # rows that are all alike have no variance to share out
+            return PCA(size, svd_solver=solver, random_state=SEED).fit(rows)
 
     def show(self, console: Console) -> None:
         """Which model, and which rows, for people."""
