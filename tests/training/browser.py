@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_PROGRAMS = ("chromium", "google-chrome")
 _SECONDS = 60.0
 
 
@@ -22,7 +22,7 @@ def program() -> str:
     """The first one found; the test is skipped where there is none."""
     found = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if found is None:
-        pytest.skip(f"no browser: apt-get install chromium (looked for {', '.join(_PROGRAMS)})")
+        pytest.skip(f"no browser ({' or '.join(_PROGRAMS)}): apt-get install chromium fonts-dejavu-core")
     return found
 
 
