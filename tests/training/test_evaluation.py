@@ -26,6 +26,7 @@ from training.disentanglement import Embeddings
 from training.evaluation import classification, factors
 from training.evaluation.published import open_model
 from training.evaluation.rows import read
+from training.evaluation.subject import Subject
 from training.fit import fit
 from training.probe import Errors, Parts, Settings
 from training.progress import Progress
@@ -87,6 +88,7 @@ def test_reconstruction_is_that_of_rows_the_weights_never_saw(published: Path, e
         "rows_read": 1797,
         "rows": 359,
         "sampled_rows": 359,
+        "excluded_rows": 0,
         "fitted_rows": "left out",
     }
     assert "359 rows of digits: of 1,797, without those that trained the model (1,258)" in found["printed"]
@@ -271,6 +273,11 @@ def test_rows_left_out_of_a_fit_by_label_are_evaluated(config: Config, tmp_path:
     np.testing.assert_array_equal(found.rows, x[kept])
     assert found.labels is not None
     np.testing.assert_array_equal(found.labels.numbers, y[kept])
+    np.testing.assert_array_equal(found.excluded, y[kept])
+    subject = Subject.of(open_model(folder), found)
+    np.testing.assert_array_equal(subject.data.rows, x[kept][~y[kept]])  # what the model is for
+    assert subject.labelled
+    np.testing.assert_array_equal(subject.labelled.data.rows, x[kept])
     x[0] += 1
     np.savez(tmp_path / "t.npz", X=x, y=y.astype(int))
     assert read(str(tmp_path / "t.npz"), open_model(folder).manifest, None).fitted_rows == "left out"  # row 0 was not
@@ -386,14 +393,25 @@ BAD_DATA = {
     "too few rows": ("a,b,c,d\n" + "1,2,3,4\n" * 9, [], r"t\.csv: 9 rows to evaluate on, but at least 10"),
     "one class": ("a,b,c,d,y\n" + "1,2,3,4,0\n" * 20, ["--label=y"], "every y is '0': nothing to tell apart"),
     "a rare class": (GOOD + "1,2,3,4,rare,1\n", ["--label=y"], r"y is 'rare' in 1 of 41 rows \(3 different"),
+    "nothing of the fitted kind": (
+        "a,b,c,d,y\n" + "1,2,3,4,x\n" * 20,
+        [],
+        r"t\.csv: 0 rows .*, without 20 whose label the",
+    ),
     "no label": (GOOD + "1,2,3,4,,1\n", ["--label=y"], r"t\.csv, row 40 \(the first is 0\): no y"),
 }
+
+
+def fitted_without_x(folder: Path) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    content["provenance"]["config"] = {"label": "y", "exclude_label": ["x"]}
+    (folder / "manifest.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("kind", BAD_DATA)
 def test_bad_data_get_one_clear_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     text, flags, says = BAD_DATA[kind]
-    artefacts.publish(tmp_path / "exported", "m", columns=list("abcd"))
+    artefacts.publish(tmp_path / "exported", "m", columns=list("abcd"), damage=fitted_without_x)
     (tmp_path / "t.csv").write_text(text)
     refused(["evaluate", str(tmp_path / "exported/m"), "--data", str(tmp_path / "t.csv"), *flags], says, capsys)
 

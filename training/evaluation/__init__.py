@@ -84,7 +84,7 @@ def _sections(subject: Subject, samples: int, progress: Progress) -> Iterator[Se
         "denoising": denoising.measure,
         "compression": compression.measure,
     }
-    if subject.data.labels is not None:
+    if subject.labelled:
         measures["classification"] = classification.measure
     if isinstance(vae := subject.autoencoder, Vae):
         measures["-log p(x)"] = lambda subject: likelihood.measure(subject, vae, samples)

@@ -22,46 +22,47 @@ _LINEAR = tuple(replace(settings, learning_rate=1e-2) for settings in LINEAR)
 
 
 def measure(subject: Subject) -> Section:
-    """On the sample, whose rows must have labels. Raises DataError."""
-    sample, split = subject.sample, subject.split
-    assert sample.labels is not None
-    labels = sample.labels.numbers
+    """On the rows that have labels."""
+    sample = subject.labelled
+    assert sample
+    assert sample.data.labels
+    labels, split = sample.data.labels.numbers, sample.split
     learned, chosen = divide(split.fitted, _VALIDATION_SHARE, labels[split.fitted])
     parts = (learned, chosen, split.tested)
 
     def labelled(rows: np.ndarray) -> Parts:
         return Parts(*(Labelled(torch.from_numpy(rows[part]), torch.from_numpy(labels[part])) for part in parts))
 
-    flat = subject.scaled.reshape(len(labels), -1)
-    components = subject.pca.transform(flat).astype(np.float32)
-    embeddings = subject.model.embed(sample.rows)
-    counts = np.bincount(labels[learned])
-    errors = {"commonest_label": float((labels[split.tested] != counts.argmax()).mean())}
-    for name, rows in (("raw", flat), ("pca", components), ("embedding", embeddings)):
+    components = sample.pca.transform(sample.flat).astype(np.float32)
+    embeddings = subject.model.embed(sample.data.rows)
+    commonest = np.bincount(labels[learned]).argmax()
+    errors = {"commonest_label": float((labels[split.tested] != commonest).mean())}
+    for name, rows in (("raw", sample.flat), ("pca", components), ("embedding", embeddings)):
         errors[f"linear_probe_{name}"] = linear_probe(labelled(rows), SEED, _patient(_LINEAR, len(learned))).test
     if subject.autoencoder is not None:
         settings = _patient(FINE_TUNING, len(learned))
-        errors["fine_tuned"] = fine_tune(_Encode(subject.autoencoder), labelled(subject.scaled), SEED, settings).test
+        errors["fine_tuned"] = fine_tune(_Encode(subject.autoencoder), labelled(sample.scaled), SEED, settings).test
     what = {
         "commonest_label": ("always the commonest label", 0),
-        "linear_probe_raw": ("linear, on the row in scaled units", flat.shape[1]),
+        "linear_probe_raw": ("linear, on the row in scaled units", sample.flat.shape[1]),
         "linear_probe_pca": ("linear, on PCA of the row", components.shape[1]),
         "linear_probe_embedding": ("linear, on the embedding", embeddings.shape[1]),
         "fine_tuned": ("linear, encoder fine-tuned with it", embeddings.shape[1]),
     }
     tested = len(split.tested)
-    shown_errors = table(f"telling {sample.labels.column}", "numbers", "test error", "standard error")
+    shown_errors = table(f"telling {sample.data.labels.column}", "numbers", "test error", "standard error")
     for name, share in errors.items():
         deviation = math.sqrt(share * (1 - share) / tested)
         shown_errors.add_row(what[name][0], str(what[name][1] or ""), f"{share:.2%}", f"{deviation:.2%}")
+    classes = len(np.unique(labels))
     numbers: Numbers = {
-        "label": sample.labels.column,
-        "classes": len(counts),
+        "label": sample.data.labels.column,
+        "classes": classes,
         "rows": dict(zip(("learned", "chosen", "tested"), map(len, parts), strict=True)),
         "test_error": errors,
     }
     sentences = (
-        f"{len(counts)} labels. At random, each label in proportion, seed {SEED}: {len(learned):,} rows to learn from, "
+        f"{classes:,} labels. At random, each label in proportion, seed {SEED}: {len(learned):,} rows to learn from, "
         f"{len(chosen):,} to choose settings by, {tested:,} to test.",
     )
     return Section("classification", numbers, (shown_errors,), sentences)

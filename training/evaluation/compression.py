@@ -12,11 +12,11 @@ _PRECISIONS = (np.float32, np.float16)
 
 def measure(subject: Subject) -> Section:
     """On the tested part of the sample; PCA is fitted on the rest."""
-    scaling, split = subject.model.manifest.scaling, subject.split
-    rows, scaled = subject.sample.rows[split.tested], subject.scaled[split.tested]
-    flat = scaled.reshape(len(scaled), -1)
-    embeddings, components = subject.model.embed(rows), subject.pca.transform(flat)
-    row_bytes = _row_bytes(subject.sample.rows)
+    scaling, sample = subject.model.manifest.scaling, subject.sample
+    tested, pca = sample.split.tested, sample.pca
+    rows, scaled, flat = sample.data.rows[tested], sample.scaled[tested], sample.flat[tested]
+    embeddings, components = subject.model.embed(rows), pca.transform(flat)
+    row_bytes = _row_bytes(sample.data.rows)
     numbers: dict[str, float | Numbers | None] = {"row_bytes": row_bytes}
     sizes = table("kept", "numbers", "bytes a row", "of the row", "squared error")
     sizes.add_row("the row", str(flat.shape[1]), f"{row_bytes:,}", "100%", "0")
@@ -27,7 +27,7 @@ def measure(subject: Subject) -> Section:
             kept, projected = (values.astype(precision) for values in (embeddings, components))
             repeated = scaling.unclipped(subject.model.decode(kept.astype(np.float32)))
             found = finite(mean_squared(scaled, repeated))
-            by_pca = projected.astype(np.float64) @ subject.pca.components_ + subject.pca.mean_
+            by_pca = projected.astype(np.float64) @ pca.components_ + pca.mean_
             of_pca = finite(mean_squared(flat, by_pca))
             for what, values, mse in (("embedding", kept, found), ("PCA", projected, of_pca)):
                 size = values[0].nbytes
@@ -42,9 +42,10 @@ def measure(subject: Subject) -> Section:
             }
             if of_pca is not None and (found is None or of_pca < found):
                 better.append(name)
+    fitted = len(sample.split.fitted)
     sentences = [
-        f"Per feature, in scaled units, on {len(rows):,} rows; PCA was fitted on the other {len(split.fitted):,}, "
-        "the model was not."
+        f"Per feature, in scaled units, on {len(rows):,} rows. PCA was fitted on {fitted:,} others of these, the model "
+        "was not."
     ]
     if embeddings.shape[1] >= flat.shape[1]:
         sentences.append("The embedding has as many numbers as the row, or more: it compresses nothing.")

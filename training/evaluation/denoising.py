@@ -17,7 +17,7 @@ LEVELS = (0.1, 0.25, 0.5)
 
 def measure(subject: Subject) -> Section:
     """On the sample."""
-    scaling, scaled = subject.model.manifest.scaling, subject.scaled
+    scaling, scaled = subject.model.manifest.scaling, subject.sample.scaled
     clean = torch.from_numpy(scaled)
     numbers: dict[str, Numbers] = {}
     shown_numbers = table("noise", "level", "damaged", "denoised", "gain in dB")

@@ -18,7 +18,7 @@ _ELBO_DRAWS = 16
 
 def measure(subject: Subject, vae: Vae, samples: int) -> Section:
     """On at most 500 rows of the sample."""
-    rows = torch.from_numpy(subject.scaled)
+    rows = torch.from_numpy(subject.sample.scaled)
     rows = rows[torch.from_numpy(np.random.default_rng(SEED).permutation(len(rows))[:MOST_ROWS])]
     generator = Generator().manual_seed(SEED)
     rows, meaning = _as_trained(vae, rows, generator)

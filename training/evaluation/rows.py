@@ -35,19 +35,21 @@ class Labels:
 class Data:
     """rows: float32 [n, *row_shape] in input units, of the `read` ones that the source has.
 
-    fitted_rows: whether the model was fitted on the same source. If so, and its splits are known, the rows that trained
-    it or stopped its training are left out; else they are included.
+    excluded: bool [n], whether a row has a label that the fit excluded. fitted_rows: where the model was fitted on the
+    same source, the rows that trained it or stopped its training are left out, or included if its splits are unknown.
     """
 
     source: str
     rows: np.ndarray
     labels: Labels | None
+    excluded: np.ndarray
     read: int
     fitted_rows: Literal["none known", "left out", "included"] = "none known"
 
-    def take(self, index: np.ndarray) -> Data:
-        labels = self.labels and replace(self.labels, numbers=self.labels.numbers[index])
-        return replace(self, rows=self.rows[index], labels=labels)
+    def take(self, chosen: np.ndarray) -> Data:
+        """chosen: bool [n], or positions."""
+        labels = self.labels and replace(self.labels, numbers=self.labels.numbers[chosen])
+        return replace(self, rows=self.rows[chosen], labels=labels, excluded=self.excluded[chosen])
 
 
 def read(source: str, manifest: Manifest, label: str | None) -> Data:
@@ -56,8 +58,10 @@ def read(source: str, manifest: Manifest, label: str | None) -> Data:
         whole = _read(source, manifest, label)
     except FileError as error:
         raise DataError(str(error)) from error
-    if len(whole.rows) < MIN_ROWS:
-        raise DataError(f"{source}: {len(whole.rows)} rows to evaluate on, but at least {MIN_ROWS} are needed")
+    usual = len(whole.rows) - int(whole.excluded.sum())
+    if usual < MIN_ROWS:
+        excluded = f", without {len(whole.rows) - usual:,} whose label the fit excluded" * bool(whole.excluded.any())
+        raise DataError(f"{source}: {usual} rows to evaluate on{excluded}, but at least {MIN_ROWS} are needed")
     return whole
 
 
@@ -80,8 +84,8 @@ def _read(source: str, manifest: Manifest, label: str | None) -> Data:
             column += batch.column(name).to_pylist()
     rows = np.concatenate(parts)
     labels = _labels(source, label, cells[label]) if label is not None else None
-    whole = Data(source, rows, labels, len(rows))
-    return _without_fitted(whole, manifest, columns, cells[excluding] if excluding else None)
+    excluded = _excluded(len(rows), fit.get("exclude_label", ()), cells[excluding] if excluding else None)
+    return _without_fitted(Data(source, rows, labels, excluded, len(rows)), manifest, columns)
 
 
 def _columns(file: RowFile, manifest: Manifest) -> tuple[str, ...] | None:
@@ -128,18 +132,17 @@ def check_labels(source: str, labels: Labels) -> None:
         )
 
 
-def _without_fitted(
-    whole: Data, manifest: Manifest, columns: tuple[str, ...] | None, excluding: Sequence[Any] | None
-) -> Data:
-    """Without the rows that trained the model or stopped its training, where it was fitted on these.
+def _excluded(rows: int, exclude: Sequence[str], cells: Sequence[Any] | None) -> np.ndarray:
+    """bool [rows]: whose label is one of `exclude`. cells: their labels, None where the source has none."""
+    if cells is None:
+        return np.zeros(rows, dtype=bool)
+    labels = {data._canonical(label) for label in exclude}
+    return np.array([data._canonical(cell) in labels for cell in cells])
 
-    excluding: the labels by which the fit left out rows.
-    """
-    provenance = manifest.provenance
-    excluded = np.zeros(len(whole.rows), dtype=bool)
-    if excluding is not None:
-        labels = {data._canonical(label) for label in provenance.config["exclude_label"]}
-        excluded[:] = [data._canonical(cell) in labels for cell in excluding]
+
+def _without_fitted(whole: Data, manifest: Manifest, columns: tuple[str, ...] | None) -> Data:
+    """Without the rows that trained the model or stopped its training, where it was fitted on these."""
+    provenance, excluded = manifest.provenance, whole.excluded
     fitted = Dataset.of(whole.source, whole.rows[~excluded] if excluded.any() else whole.rows, columns)
     if fitted.sha256 != provenance.data_sha256:
         return whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
+from hourglass.contract.manifest import Manifest
 from training.autoencoder import Autoencoder
 from training.evaluation.published import Published
 from training.evaluation.rows import Data, check_labels
@@ -32,42 +33,70 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """sample: all rows, or 10,000 drawn at random of more (of wide rows fewer), for what is measured again and again.
+class Sample:
+    """Rows for what is measured again and again: 10,000 at most, drawn at random, of wide rows fewer.
 
-    scaled: the sample in scaled units, float32 [n, *row_shape]. split: 70 % and 30 % of it, at random, each label in
-    proportion. autoencoder: the weights that the model was exported from, in scaled units, where their run was given.
+    scaled: the rows in scaled units, float32 [n, *row_shape]. split: 70 % and 30 % of them, at random, each label in
+    proportion. components: of PCA, an embedding's size or as near as the rows allow.
+    """
+
+    data: Data
+    scaled: np.ndarray
+    split: Split
+    components: int
+
+    @classmethod
+    def of(cls, data: Data, manifest: Manifest) -> Sample:
+        """Raises DataError when labels are no classes to tell apart."""
+        n = len(data.rows)
+        most = max(_FEWEST, min(MOST_ROWS, _MOST_NUMBERS // data.rows[0].size))
+        if n > most:
+            data = data.take(np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))
+        labels = None
+        if data.labels:
+            check_labels(data.source, data.labels)
+            labels = data.labels.numbers
+        split = Split(*divide(np.arange(len(data.rows)), _TEST_SHARE, labels))
+        components = min(manifest.embedding_size, len(split.fitted), data.rows[0].size)
+        return cls(data, manifest.scaling.apply(data.rows), split, components)
+
+    @cached_property
+    def flat(self) -> np.ndarray:
+        """float32 [n, features], in scaled units."""
+        return self.scaled.reshape(len(self.scaled), -1)
+
+    @cached_property
+    def pca(self) -> PCA:
+        """Of the fitted part."""
+        rows = self.flat[self.split.fitted].astype(np.float64)
+        solver = "covariance_eigh" if rows.shape[1] <= _EXACT_PCA_FEATURES else "randomized"
+        with np.errstate(invalid="ignore"):  # rows that are all alike have no variance to share out
+            return PCA(self.components, svd_solver=solver, random_state=SEED).fit(rows)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """data: all rows like those the model was fitted on, and `sample` of them.
+
+    labelled: where there are labels, a sample that has rows that the fit excluded, too. autoencoder: the weights that
+    the model was exported from, in scaled units, where their run was given.
     """
 
     model: Published
     data: Data
-    sample: Data
-    scaled: np.ndarray
-    split: Split
+    excluded: int
+    sample: Sample
+    labelled: Sample | None
     autoencoder: Autoencoder | None
 
     @classmethod
     def of(cls, model: Published, data: Data, autoencoder: Autoencoder | None = None) -> Subject:
         """Raises DataError when labels are no classes to tell apart."""
-        sample, n = data, len(data.rows)
-        most = max(_FEWEST, min(MOST_ROWS, _MOST_NUMBERS // data.rows[0].size))
-        if n > most:
-            sample = data.take(np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))
-        labels = None
-        if sample.labels is not None:
-            check_labels(sample.source, sample.labels)
-            labels = sample.labels.numbers
-        split = Split(*divide(np.arange(len(sample.rows)), _TEST_SHARE, labels))
-        return cls(model, data, sample, model.manifest.scaling.apply(sample.rows), split, autoencoder)
-
-    @cached_property
-    def pca(self) -> PCA:
-        """Of the fitted part, of the embedding's size or as near as the rows allow."""
-        rows = self.scaled[self.split.fitted].reshape(len(self.split.fitted), -1).astype(np.float64)
-        size = min(self.model.manifest.embedding_size, *rows.shape)
-        solver = "covariance_eigh" if rows.shape[1] <= _EXACT_PCA_FEATURES else "randomized"
-        with np.errstate(invalid="ignore"):  # rows that are all alike have no variance to share out
-            return PCA(size, svd_solver=solver, random_state=SEED).fit(rows)
+        manifest, excluded = model.manifest, int(data.excluded.sum())
+        labelled = Sample.of(data, manifest) if data.labels else None
+        usual = replace(data.take(~data.excluded), labels=None) if excluded else data
+        sample = labelled if labelled and not excluded else Sample.of(usual, manifest)
+        return cls(model, usual, excluded, sample, labelled, autoencoder)
 
     def show(self, console: Console) -> None:
         """Which model, and which rows, for people."""
@@ -80,7 +109,10 @@ class Subject:
             rows += f": of {data.read:,}, without those that trained the model ({trained}) or stopped it ({stopped})"
         if data.fitted_rows == "included":
             rows += ", among them those that trained the model: it will do worse on others"
-        console.print(f"{rows}.\n")
+        console.print(f"{rows}.")
+        if self.excluded:
+            console.print(f"{self.excluded:,} more have a label that the fit excluded: for classification only.")
+        console.print()
 
     def numbers(self) -> dict[str, Numbers]:
         """Which model, and which rows."""
@@ -97,7 +129,8 @@ class Subject:
             "rows_read": data.read,
             "rows": len(data.rows),
             "fitted_rows": data.fitted_rows,
-            "sampled_rows": len(self.sample.rows),
+            "sampled_rows": len(self.sample.scaled),
+            "excluded_rows": self.excluded,
         }
         return {"model": model, "data": rows}
 
