@@ -1,4 +1,4 @@
-"""hourglass-train: fit, export, list."""
+"""hourglass-train: fit, export, evaluate, reproduce, list."""
 
 from __future__ import annotations
 
