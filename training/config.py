@@ -32,7 +32,7 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Annotated[str, Field(min_length=1, description="file or folder to learn from, or 'digits', 'sprites' (built in)")]
+    data: Annotated[str, Field(min_length=1, description="file or folder, or 'digits' or 'sprites' (built in)")]
     name: Annotated[str, AfterValidator(check_name), Field(description="the model's name: exported/NAME/VERSION")]
     # The default is the one that serves every call: it repairs, which the plain one never learned.
     variant: Annotated[str, Field(description="kind of autoencoder: see hourglass-train list")] = "denoising"
