@@ -145,18 +145,18 @@ def _read(file: RowFile, columns: tuple[str, ...] | None, config: FitConfig) -> 
     for batch in file.batches(_READ_ROWS):
         rows = batch.numbers(columns)
         if config.exclude_label and config.label is not None:
-            labels = [_canonical(label) for label in batch.column(config.label).to_pylist()]
+            labels = [canonical(label) for label in batch.column(config.label).to_pylist()]
             found.update(labels)
-            excluded = {_canonical(label) for label in config.exclude_label}
+            excluded = {canonical(label) for label in config.exclude_label}
             rows = rows[[label not in excluded for label in labels]]
         kept.append(rows)
     for label in config.exclude_label:
-        if _canonical(label) not in found:
-            raise DataError(f"{file.path}: no row has the label {label!r}{nearest(_canonical(label), sorted(found))}")
+        if canonical(label) not in found:
+            raise DataError(f"{file.path}: no row has the label {label!r}{nearest(canonical(label), sorted(found))}")
     return np.concatenate(kept) if kept else np.empty((0, *file.row_shape), dtype=np.float32)
 
 
-def _canonical(label: object) -> str:
+def canonical(label: object) -> str:
     """3, 3.0 and '3' are one label."""
     text = str(label)
     try:

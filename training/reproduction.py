@@ -181,8 +181,7 @@ class Bench:
         dataset = Dataset.of(self.name, torch.cat([rows, validation]).numpy(), None)
         own = {"data": self.name, "name": f"{self.name}-{part}", "seed": self.seed, "patience": settings["epochs"]}
         config = validated(FitConfig, {**own, **settings}, "setting")
-        run = Run(self._folder / part, config, dataset.sha256)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        run = Run.at(self._folder / part, config, dataset)
         scaling = Scaling.of(rows)
         train(run, scaling(rows), scaling(early_stop), self._progress)
         return learned(run, run.checkpoint, dataset, Splits(rows, early_stop, calibration))

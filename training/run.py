@@ -49,6 +49,12 @@ class Run:
                 break
             except FileExistsError:
                 number += 1
+        return cls.at(folder, config, dataset)
+
+    @classmethod
+    def at(cls, folder: Path, config: FitConfig, dataset: Dataset) -> Run:
+        """In this folder, be it new or that of the same run before an interruption."""
+        folder.mkdir(parents=True, exist_ok=True)
         content = _RunFile(config=config, data_sha256=dataset.sha256)
         (folder / _RUN).write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return cls(folder, config, dataset.sha256)

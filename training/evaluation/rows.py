@@ -136,8 +136,8 @@ def _excluded(rows: int, exclude: Sequence[str], cells: Sequence[Any] | None) ->
     """bool [rows]: whose label is one of `exclude`. cells: their labels, None where the source has none."""
     if cells is None:
         return np.zeros(rows, dtype=bool)
-    labels = {data._canonical(label) for label in exclude}
-    return np.array([data._canonical(cell) in labels for cell in cells])
+    labels = {data.canonical(label) for label in exclude}
+    return np.array([data.canonical(cell) in labels for cell in cells])
 
 
 def _without_fitted(whole: Data, manifest: Manifest, columns: tuple[str, ...] | None) -> Data:

@@ -18,12 +18,12 @@ def calibration_labels(config: FitConfig, dataset: Dataset) -> np.ndarray | None
     """The label of each calibration row, as text; None when the run has no label column. Raises FileError."""
     if config.label is None:
         return None
-    excluded = {data._canonical(label) for label in config.exclude_label}
+    excluded = {data.canonical(label) for label in config.exclude_label}
     kept = [
         _shown(label)
         for batch in data.open_source(config.data).batches(_READ_ROWS)
         for label in batch.column(config.label).to_pylist()
-        if data._canonical(label) not in excluded
+        if data.canonical(label) not in excluded
     ]
     numbered = replace(dataset, rows=torch.arange(len(dataset.rows)))
     chosen: np.ndarray = np.array(kept)[data.split(numbered, config.seed).calibration.numpy()]
