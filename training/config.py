@@ -58,6 +58,10 @@ class FitConfig(BaseModel):
     learning_rate: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="of Adam at the first step; falls on a cosine to 0")
     ] = 1e-3
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False, description="AdamW's: each step takes this × the learning rate off a weight"),
+    ] = 0.0
     patience: Annotated[
         int, Field(ge=1, description="stop after this many epochs without a better early-stop loss")
     ] = 10

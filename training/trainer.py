@@ -47,7 +47,9 @@ class Training:
         torch.manual_seed(config.seed)
         self.model = build()
         self.config = config
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self.generator = Generator().manual_seed(config.seed)
         self.epoch = 0  # finished epochs
         self.best_epoch = 0

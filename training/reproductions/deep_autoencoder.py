@@ -24,7 +24,7 @@ class DeepAutoencoder(Reproduction):
     remarks: ClassVar[str] = (
         "Squared error is summed over the 784 pixels in [0, 1] and averaged over the test images. No pretraining by "
         "restricted Boltzmann machines: SELU units and Adam do without; sigmoid outputs, trained on the squared error "
-        "that is reported."
+        "that is reported, with weight decay: without it, half of the error on new images is overfitting."
     )
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim("test_sse_per_image", "test squared error", 3.00, _SOURCE, "B", at_most(3.00), at_most(2.5)),
@@ -32,8 +32,8 @@ class DeepAutoencoder(Reproduction):
         Claim("train_sse_per_image", "training squared error"),
     )
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]] = {
-        "cpu": {"epochs": 120, "batch_size": 128, "learning_rate": 1e-3},
-        "gpu": {"epochs": 1500, "batch_size": 256, "learning_rate": 1e-3},
+        "cpu": {"epochs": 100, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 0.1},
+        "gpu": {"epochs": 1500, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 0.1},
     }
 
     def run(self, bench: Bench) -> dict[str, float]:
