@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 _PROGRAMS = ("chromium", "google-chrome")
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 _SECONDS = 60.0
 
 
@@ -30,11 +31,11 @@ class Browser:
     """One page at a time. events: (method, params) of everything the current page did."""
 
     def __init__(self, profile: Path) -> None:
+        command = [program(), *_FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         child_reads, self._to = _pipe()
         self._from, child_writes = _pipe()
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         self._process = subprocess.Popen(
-            [program(), *flags, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
+            command,
             close_fds=False,  # 3 and 4 are to be kept; Python's own are not inherited anyway
             preexec_fn=lambda: (os.dup2(child_reads, 3), os.dup2(child_writes, 4)),
             stdout=subprocess.DEVNULL,

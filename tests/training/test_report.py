@@ -267,7 +267,7 @@ def test_many_labels_become_ten_colours():
 
 
 def test_pca_finds_the_plane_that_rows_lie_in(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.setitem(sys.modules, "umap.umap_", None)
     random = np.random.default_rng(0)
     axes, _ = np.linalg.qr(random.normal(size=(7, 2)))
     plane = random.normal(size=(500, 2)) * [3, 1]
@@ -287,7 +287,7 @@ def test_umap_is_drawn_where_it_is_installed(monkeypatch: pytest.MonkeyPatch):
         def fit_transform(self, rows: np.ndarray) -> np.ndarray:
             return rows[:, :2] + self.seed
 
-    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
+    monkeypatch.setitem(sys.modules, "umap.umap_", types.SimpleNamespace(UMAP=UMAP))
     rows = np.arange(30.0).reshape(10, 3)
     x, y, _, how = embedding.projected(rows, np.zeros(10), 7)
     assert how.startswith("UMAP")

@@ -83,7 +83,7 @@ def projected(
 def _umap() -> Any:
     """umap-learn's module where it is installed: nobody has to."""
     try:
-        return importlib.import_module("umap")
+        return importlib.import_module("umap.umap_")
     except ModuleNotFoundError:
         return None
 

@@ -29,7 +29,7 @@ _MEANINGS = {
     "jacobian_norm": "how much an embedding moves when its row does",
     "k": "active units of an embedding",
     "learning_rate": "of Adam",
-    "rows_per_second": "trained on this machine",
+    "rows_per_second": "trained, with the look at early-stop rows",
 }
 
 
