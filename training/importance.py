@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from training.variants.vae import Vae
 
-_DECODED_ROWS = 2048  # of one pass: draws of some rows together
+_DECODED_ROWS = 1024  # of one pass, draws of some rows together: what stays in the caches
 
 
 @torch.inference_mode()
