@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -84,9 +84,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reported]:
         "conv": {"data": str(folder / "colours.npz"), "variant": "basic", "network": "conv", "hidden": "4,8"},
     }
     made = {}
-    for name, settings in fits.items():
+    for name, own in fits.items():
         folders = {"exported": folder / "exported", "runs": folder / "runs"}
-        config = FitConfig.model_validate({"name": name, **SMALL, **folders, **settings})
+        config = FitConfig.model_validate({"name": name, **SMALL, **folders, **own})
         with mock.patch.object(model, "render", wraps=model.render) as render:
             published = fit(config, Progress(Console(file=io.StringIO())))
         made[name] = Reported(published, *render.call_args.args)
@@ -354,11 +354,13 @@ def assert_draws(markup: str) -> ET.Element:
     return root
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float64, st.integers(1, 400), elements=NUMBERS))
 def test_any_numbers_can_be_drawn_as_lines(values: np.ndarray):
     assert_draws(charts.lines([Series("a", "line s0", np.arange(len(values)) + 1.0, values)], "x", "y", "alt"))
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float64, st.integers(1, 50), elements=FINITE), FINITE)
 def test_any_finite_numbers_can_be_drawn_as_bars_dots_and_histograms(values: np.ndarray, mark: float):
     names = [f"column {number}" for number in range(len(values))]
@@ -370,6 +372,7 @@ def test_any_finite_numbers_can_be_drawn_as_bars_dots_and_histograms(values: np.
     assert sum(int(title.split(": ")[1].split()[0].replace(",", "")) for title in titles) == len(values)
 
 
+@settings(deadline=None)
 @given(FINITE, st.floats(1e-6, 1e6), st.integers(3, 8))
 def test_ticks_are_few_round_and_within(low: float, span: float, wanted: int):
     high = low + span * max(1.0, abs(low))

@@ -43,7 +43,7 @@ def render(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarra
         facts=_headline(material),
         sections=[section for section in sections if section],
         emblem=_hourglass(material),
-        footer=f"Made by hourglass-train {version} on {made:%Y-%m-%d}. Every number is in manifest.json.",
+        footer=f"Made by hourglass-train {version} on {made:%Y-%m-%d}. In words: README.md; for programs: manifest.json.",
     ).html()
 
 
@@ -52,7 +52,7 @@ def _headline(material: Material) -> dict[str, str]:
     provenance, architecture = manifest.provenance, material.autoencoder.architecture
     shape = " × ".join(map(str, manifest.row_shape))
     kind = "numbers" if material.columns is None else "columns"
-    widths = " → ".join(map(str, [*architecture.widths, manifest.embedding_size]))
+    widths = " → ".join(map(str, architecture.widths)) or "one layer each way"
     return {
         "variant": words(manifest.variant),
         "network": f"{architecture.network}, {widths}",
