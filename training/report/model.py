@@ -43,7 +43,7 @@ def render(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarra
         facts=_headline(material),
         sections=[section for section in sections if section],
         emblem=_hourglass(material),
-        footer=f"Made by hourglass-train {version} on {made:%Y-%m-%d}. In words: README.md; for programs: manifest.json.",
+        footer=f"Made by hourglass-train {version} on {made:%Y-%m-%d}. For programs: manifest.json.",
     ).html()
 
 
