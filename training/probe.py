@@ -1,6 +1,6 @@
 """What an embedding is worth to somebody with labels: a linear classifier on it, or its encoder fine-tuned.
 
-Both choose their settings on validation rows and touch the test rows once.
+Settings and epochs are chosen on validation rows; test rows are for Classifier.error, once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -35,17 +34,6 @@ class Labelled:
         return Labelled(torch.cat(parts), self.labels)
 
 
-class Parts(NamedTuple):
-    """What weights learn from, what settings are chosen with, and what neither saw."""
-
-    train: Labelled
-    validation: Labelled
-    test: Labelled
-
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> Parts:
-        return Parts(*(part.mapped(function) for part in self))
-
-
 @dataclass(frozen=True)
 class Settings:
     """How a classifier is trained: AdamW, its learning rate falling on a cosine to 0."""
@@ -56,69 +44,87 @@ class Settings:
     weight_decay: float = 0.0
 
 
-class Errors(NamedTuple):
-    """Shares of rows that get a wrong label, and the settings that validation chose."""
-
-    validation: float
-    test: float
-    settings: Settings
-
-
 LINEAR = tuple(Settings(weight_decay=weight_decay) for weight_decay in (0.0, 0.03, 0.3, 1.0))
 FINE_TUNING = (Settings(learning_rate=1e-3), Settings(learning_rate=3e-4))
 
 
-def linear_probe(parts: Parts, seed: int, settings: Sequence[Settings] = LINEAR) -> Errors:
+@dataclass(frozen=True)
+class Classifier:
+    """network: rows [n, ...] -> [n, classes]; settings: those that validation chose; validation: share of its rows that
+    get a wrong label."""
+
+    network: nn.Module
+    settings: Settings
+    validation: float
+
+    def error(self, rows: Labelled) -> float:
+        """Share of the rows that get a wrong label."""
+        return _error(self.network, rows)
+
+
+def linear_probe(train: Labelled, validation: Labelled, seed: int, settings: Sequence[Settings] = LINEAR) -> Classifier:
     """A softmax layer on frozen features.
 
     Features are divided by one number, their overall standard deviation, so that settings mean the same everywhere.
     """
-    scale = float(parts.train.rows.std()) or 1.0
-    return fine_tune(nn.Identity(), parts.mapped(lambda rows: rows.flatten(1) / scale), seed, settings)
+    return fine_tune(_Divided(float(train.rows.std()) or 1.0), train, validation, seed, settings)
 
 
-def fine_tune(encoder: nn.Module, parts: Parts, seed: int, settings: Sequence[Settings] = FINE_TUNING) -> Errors:
+def fine_tune(
+    encoder: nn.Module,
+    train: Labelled,
+    validation: Labelled,
+    seed: int,
+    settings: Sequence[Settings] = FINE_TUNING,
+) -> Classifier:
     """A softmax layer on top of copies of `encoder` ([n, ...] -> [n, d]), both trained on the labels' cross-entropy.
 
-    Of all settings and epochs the one with the fewest validation errors counts, and is tested.
+    Of all settings and epochs the one with the fewest validation errors counts.
     """
-    trained = [_trained(encoder, parts, seed, chosen) for chosen in settings]
-    error, classifier, chosen = min(trained, key=lambda result: result[0])
-    return Errors(error, _error(classifier, parts.test), chosen)
+    trained = [_trained(encoder, train, validation, seed, chosen) for chosen in settings]
+    return min(trained, key=lambda classifier: classifier.validation)
 
 
-def _trained(encoder: nn.Module, parts: Parts, seed: int, settings: Settings) -> tuple[float, nn.Module, Settings]:
-    """The classifier of the best epoch and its validation error."""
-    train = parts.train
+def _trained(encoder: nn.Module, train: Labelled, validation: Labelled, seed: int, settings: Settings) -> Classifier:
+    """At its best epoch."""
     encoder = copy.deepcopy(encoder)
     # From 0: the first steps do not pull the encoder about by chance.
     head = nn.Linear(encoder(train.rows[:2]).shape[1], int(train.labels.max()) + 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    classifier = nn.Sequential(encoder, head)
-    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=settings.weight_decay, fused=True)
+    network = nn.Sequential(encoder, head)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
     generator = Generator().manual_seed(seed)
     batches = math.ceil(len(train) / settings.batch_size)
     best = math.inf
     weights: dict[str, Tensor] = {}
     for epoch in range(settings.epochs):
-        classifier.train()
+        network.train()
         order = torch.randperm(len(train), generator=generator)
         for number, batch in enumerate(torch.split(order, settings.batch_size)):
             progress = (epoch + number / batches) / settings.epochs
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
             optimizer.zero_grad()
-            answers = classifier(train.rows.index_select(0, batch))
+            answers = network(train.rows.index_select(0, batch))
             torch.autograd.backward(functional.cross_entropy(answers, train.labels[batch]))
             optimizer.step()
-        if (error := _error(classifier, parts.validation)) < best:
-            best, weights = error, {name: value.clone() for name, value in classifier.state_dict().items()}
-    classifier.load_state_dict(weights)
-    return best, classifier, settings
+        if (error := _error(network, validation)) < best:
+            best, weights = error, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(weights)
+    return Classifier(network, settings, best)
 
 
-def _error(classifier: nn.Module, rows: Labelled) -> float:
-    classifier.eval()
-    answers = rows.mapped(classifier)
+class _Divided(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.flatten(1) / self.scale
+
+
+def _error(network: nn.Module, rows: Labelled) -> float:
+    network.eval()
+    answers = rows.mapped(network)
     return (answers.rows.argmax(dim=1) != answers.labels).float().mean().item()

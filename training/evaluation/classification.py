@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.autoencoder import Autoencoder
 from training.evaluation.section import Numbers, Section, table
 from training.evaluation.subject import SEED, Subject, divide
-from training.probe import FINE_TUNING, LINEAR, Labelled, Parts, Settings, fine_tune, linear_probe
+from training.probe import FINE_TUNING, LINEAR, Labelled, Settings, fine_tune, linear_probe
 
 _VALIDATION_SHARE = 1 / 7  # of the fitted part: a tenth of the sample
 # Recipes for MNIST end after a few steps on fewer rows: 12 % of the digits wrong, which get 3.5 % with these.
@@ -30,18 +30,21 @@ def measure(subject: Subject) -> Section:
     learned, chosen = divide(split.fitted, _VALIDATION_SHARE, labels[split.fitted])
     parts = (learned, chosen, split.tested)
 
-    def labelled(rows: np.ndarray) -> Parts:
-        return Parts(*(Labelled(torch.from_numpy(rows[part]), torch.from_numpy(labels[part])) for part in parts))
+    def labelled(rows: np.ndarray) -> list[Labelled]:
+        return [Labelled(torch.from_numpy(rows[part]), torch.from_numpy(labels[part])) for part in parts]
 
     components = sample.pca.transform(sample.flat).astype(np.float32)
     embeddings = subject.model.embed(sample.data.rows)
     commonest = np.bincount(labels[learned]).argmax()
     errors = {"commonest_label": float((labels[split.tested] != commonest).mean())}
     for name, rows in (("raw", sample.flat), ("pca", components), ("embedding", embeddings)):
-        errors[f"linear_probe_{name}"] = linear_probe(labelled(rows), SEED, _patient(_LINEAR, len(learned))).test
+        train, validation, test = labelled(rows)
+        found = linear_probe(train, validation, SEED, _patient(_LINEAR, len(learned)))
+        errors[f"linear_probe_{name}"] = found.error(test)
     if subject.autoencoder is not None:
         settings = _patient(FINE_TUNING, len(learned))
-        errors["fine_tuned"] = fine_tune(_Encode(subject.autoencoder), labelled(sample.scaled), SEED, settings).test
+        train, validation, test = labelled(sample.scaled)
+        errors["fine_tuned"] = fine_tune(_Encode(subject.autoencoder), train, validation, SEED, settings).error(test)
     what = {
         "commonest_label": ("always the commonest label", 0),
         "linear_probe_raw": ("linear, on the row in scaled units", sample.flat.shape[1]),
