@@ -25,8 +25,10 @@ _OWN_PACKAGES = ("training", "hourglass")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    interrupted = "interrupted"
     try:
         parsed = _parser().parse_args(arguments)
+        interrupted += parsed.goes_on
         parsed.command(parsed)
     except TrainingError as error:
         return _fail(str(error))
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: hourglass-train fit --resume RUN continues\n")
+        sys.stderr.write(f"{interrupted}\n")
         return 130
     return 0
 
@@ -55,10 +57,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("hourglass-train", description="From data to a published autoencoder.", allow_abbrev=False)
+    parser.set_defaults(goes_on="")  # what to do after an interruption
     commands = parser.add_subparsers(required=True, metavar="fit|export|evaluate|reproduce|list")
 
     fit = commands.add_parser("fit", help="train a model and publish it", allow_abbrev=False)
-    fit.set_defaults(command=_fit)
+    fit.set_defaults(command=_fit, goes_on=": hourglass-train fit --resume RUN continues")
     for name, field in FitConfig.model_fields.items():
         if field.annotation is bool:
             fit.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=field.description)
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
 
     reproduce = commands.add_parser("reproduce", help="train what papers report, and compare", allow_abbrev=False)
-    reproduce.set_defaults(command=_reproduce)
+    reproduce.set_defaults(command=_reproduce, goes_on=": run the same command again: it goes on")
     reproduce.add_argument("name", metavar="NAME|all", help="see hourglass-train list")
     reproduce.add_argument("--budget", choices=("cpu", "gpu"), default="cpu", help="which recipe [cpu]")
     reproduce.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 [3]")
@@ -165,9 +168,9 @@ def _reproduce(parsed: argparse.Namespace) -> None:
     from training.reproduce import Settings, reproduce
 
     data = parsed.data or os.environ.get("HOURGLASS_DATA")
-    if data is None:
-        raise ConfigError("--data DIR (or HOURGLASS_DATA) names the folder with mnist/, as its makers publish it")
-    settings = Settings(parsed.budget, parsed.seeds, Path(data), parsed.results, parsed.runs, parsed.exported)
+    settings = Settings(
+        parsed.budget, parsed.seeds, Path(data) if data else None, parsed.results, parsed.runs, parsed.exported
+    )
     _print_folder(reproduce(parsed.name, settings, _progress()))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from training.errors import RunError
 from training.reproduction import Budget, fingerprint
 
 
@@ -21,7 +22,6 @@ class Machine(BaseModel):
     processor: str
     cores: int
     threads: int
-    gpu: str | None
     python: str
     torch: str
 
@@ -31,18 +31,21 @@ class Machine(BaseModel):
             processor=_processor(),
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=torch.get_num_threads(),
-            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             python=platform.python_version(),
             torch=torch.__version__,
         )
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)} of {self.cores} cores"
-        return f"{self.gpu or self.processor}, {threads}, torch {self.torch}"
+        return f"{self.processor}, {threads}, torch {self.torch}"
 
 
 class Record(BaseModel):
-    """One seed of one recipe."""
+    """One seed of one recipe.
+
+    data_sha256: of what was read, by name. minutes: by the clock, other programs' share of the machine included;
+    processor_minutes: of this program alone, on all cores; None where they were not measured.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,8 +53,10 @@ class Record(BaseModel):
     budget: Budget
     recipe: dict[str, Any]
     seed: int
-    results: dict[str, float]
+    data_sha256: dict[str, str]
+    results: dict[str, FiniteFloat]
     minutes: float
+    processor_minutes: float | None
     machine: Machine
     finished: datetime
 
@@ -73,9 +78,15 @@ def write(folder: Path, record: Record) -> None:
 
 
 def read(folder: Path, name: str) -> list[Record]:
-    """All seeds of all recipes, the oldest first."""
-    records = [Record.model_validate_json(file.read_bytes()) for file in (folder / name).glob("*.json")]
-    return sorted(records, key=lambda record: record.finished)
+    """All seeds of all recipes, the oldest first. Raises RunError naming a file that is no record."""
+    return sorted(map(_read, (folder / name).glob("*.json")), key=lambda record: record.finished)
+
+
+def _read(file: Path) -> Record:
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{file}: not a record: {error.errors()[0]['msg']}: move it away") from None
 
 
 def _processor() -> str:

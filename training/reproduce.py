@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from training import record, reproductions_page
-from training.errors import ConfigError
+from training.errors import ConfigError, TrainingError
 from training.progress import Progress
 from training.record import Machine, Record
 from training.reproduction import Bench, Budget, Reproduction, find, fingerprint, registered
@@ -19,11 +22,13 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Settings:
-    """data: a folder with mnist/; results: of the records, beside which the page lies; runs, exported: as fit's."""
+    """data: a folder with mnist/, None when none was named; results: of the records, beside which the page lies; runs,
+    exported: as fit's.
+    """
 
     budget: Budget
     seeds: int
-    data: Path
+    data: Path | None
     results: Path
     runs: Path
     exported: Path
@@ -68,27 +73,42 @@ def _run(reproduction: type[Reproduction], seed: int, settings: Settings, progre
         pictures=settings.results / reproduction.name,
         progress=progress,
     )
-    results, minutes = _timed(lambda: reproduction().run(bench), folder / "seconds")
+    results, stopwatch = _timed(lambda: reproduction().run(bench), folder / "seconds.json")
+    if wrong := [metric for metric, value in results.items() if not math.isfinite(value)]:
+        raise TrainingError(f"{reproduction.name}, seed {seed}: {', '.join(wrong)} is no number: nothing is recorded")
     done = Record(
         reproduction=reproduction.name,
         budget=settings.budget,
         recipe=dict(recipe),
         seed=seed,
+        data_sha256=bench.data_sha256,
         results=results,
-        minutes=round(minutes, 2),
+        minutes=round(stopwatch.wall / 60, 2),
+        processor_minutes=round(stopwatch.processor / 60, 2),
         machine=Machine.this(),
         finished=datetime.now(UTC).replace(microsecond=0),
     )
     record.write(settings.results, done)
 
 
-def _timed(run: Callable[[], dict[str, float]], file: Path) -> tuple[dict[str, float], float]:
-    """What `run` gives, and minutes: those before an interruption, kept in `file`, are added."""
-    earlier = float(file.read_text(encoding="utf-8")) if file.exists() else 0.0
-    started = time.monotonic()
+class _Stopwatch(BaseModel):
+    """Seconds."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+
+def _timed(run: Callable[[], dict[str, float]], file: Path) -> tuple[dict[str, float], _Stopwatch]:
+    """What `run` gives, and its time: that before an interruption, kept in `file`, is added."""
+    earlier = _Stopwatch.model_validate_json(file.read_bytes()) if file.exists() else _Stopwatch()
+    wall, processor = time.monotonic(), time.process_time()
     try:
         results = run()
     finally:
-        seconds = earlier + time.monotonic() - started
-        file.write_text(str(seconds), encoding="utf-8")
-    return results, seconds / 60
+        total = _Stopwatch(
+            wall=earlier.wall + time.monotonic() - wall, processor=earlier.processor + time.process_time() - processor
+        )
+        draft = file.with_suffix(".draft")
+        draft.write_text(total.model_dump_json(), encoding="utf-8")
+        draft.replace(file)
+    return results, total

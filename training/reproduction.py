@@ -30,7 +30,7 @@ from training.data import Dataset, Splits
 from training.errors import ConfigError, DataError, nearest
 from training.export import Trained, export
 from training.fit import build, learned, train
-from training.probe import Labelled
+from training.probe import Labelled, Settings
 from training.progress import Progress
 from training.run import Run
 from training.scaling import Scaling
@@ -38,6 +38,7 @@ from training.scaling import Scaling
 Budget = Literal["cpu", "gpu"]
 Range = tuple[float, float]  # both ends included
 
+WHITE = 255.0  # of MNIST's grey levels
 _VALIDATION = 10_000  # of MNIST's 60,000; the first half chooses epochs, the second calibrates the published model
 _READ_ROWS = 8192
 _registry: dict[str, type[Reproduction]] = {}
@@ -45,20 +46,21 @@ _registry: dict[str, type[Reproduction]] = {}
 
 @dataclass(frozen=True)
 class Claim:
-    """One number of a result. Numbers without a published value are controls and checks.
+    """One number of a result. Numbers without a reference are controls and checks.
 
-    metric: its key in what run() returns; published: the paper's number; confidence: A read in a primary source, B in
-    an independent text that quotes it, C from memory; expected: what the mean over seeds must lie between; goal: what
-    a longer recipe is for.
+    metric: its key in what run() returns; reference: what others report; confidence: A read in a primary source, B in
+    an independent text that quotes it, C from memory, D derived from such; expected: what the mean over seeds must lie
+    between; goal: what a longer recipe is for; gain: whether the mean should exceed 0 by more than 2 standard errors.
     """
 
     metric: str
     meaning: str
-    published: float | None = None
+    reference: float | None = None
     source: str = ""
-    confidence: Literal["A", "B", "C"] | None = None
+    confidence: Literal["A", "B", "C", "D"] | None = None
     expected: Range | None = None
     goal: Range | None = None
+    gain: bool = False
 
 
 def at_most(value: float) -> Range:
@@ -76,7 +78,7 @@ class Reproduction(ABC):
     # What differs from the paper, and why; what else a reader should know.
     remarks: ClassVar[str]
     claims: ClassVar[tuple[Claim, ...]]
-    # Every number that the run uses, by budget; results belong to the recipe that made them.
+    # By budget, every setting that the run uses; results belong to the recipe that made them. A fit's are FitConfig's.
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]]
 
     def __init_subclass__(cls) -> None:
@@ -118,14 +120,17 @@ def find(name: str) -> type[Reproduction]:
 @dataclass(frozen=True)
 class Mnist:
     """Images float32 [n, 28, 28], grey levels 0 to 255, in the order of the files: 50,000 to learn from, 10,000 to
-    choose with. The test set is another method of Bench, for the last line of a run."""
+    choose with. The test set is another method of Bench, for the last lines of a run."""
 
     train: Labelled
     validation: Labelled
 
 
 class Bench:
-    """What a run works with: one seed, a recipe, the data, and a folder that keeps what is done."""
+    """What a run works with: one seed, a recipe, the data, and a folder that keeps what is done.
+
+    data: None when there is none; a run that asks for it is refused. pictures: for the page, beside the records.
+    """
 
     def __init__(
         self,
@@ -133,14 +138,15 @@ class Bench:
         recipe: Mapping[str, Any],
         seed: int,
         *,
-        data: Path,
+        data: Path | None,
         folder: Path,
         exported: Path,
         pictures: Path,
         progress: Progress,
     ) -> None:
-        self.name, self.recipe, self.seed = name, recipe, seed
-        self.pictures = pictures  # for the page, beside the records
+        self.name, self.recipe, self.seed, self.pictures = name, recipe, seed, pictures
+        # By name, the sha256 of what was read.
+        self.data_sha256: dict[str, str] = {}
         self._data, self._folder, self._exported, self._progress = data, folder, exported, progress
 
     @cached_property
@@ -157,7 +163,9 @@ class Bench:
         return self._read("t10k")
 
     def _read(self, part: str) -> Labelled:
-        """Raises DataError."""
+        """Raises ConfigError, DataError."""
+        if self._data is None:
+            raise ConfigError("--data DIR (or HOURGLASS_DATA) names the folder with mnist/, as its makers publish it")
         images, labels = [], []
         try:
             file = open_rows(self._data / "mnist" / f"{part}-images-idx3-ubyte.gz")
@@ -165,37 +173,48 @@ class Bench:
                 images.append(batch.numbers())
                 labels.append(batch.column("label").to_numpy())
         except FileError as error:
-            raise DataError(f"{error}; --data FOLDER names a folder with mnist/, as its makers publish it") from None
-        return Labelled(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)).long())
+            raise DataError(f"{error}; --data DIR names a folder with mnist/, as its makers publish it") from None
+        found = Labelled(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)).long())
+        numbers = (found.rows.numpy().astype(np.uint8), found.labels.numpy().astype(np.uint8))
+        self.data_sha256[f"mnist {part}"] = hashlib.sha256(b"".join(part.tobytes() for part in numbers)).hexdigest()
+        return found
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
-    def fit(self, part: str, rows: Tensor, validation: Tensor, **settings: Any) -> Trained:
-        """Train one model, or take up where an interrupted run left it. part: its name among the run's models.
+    def fit(self, part: str, rows: Tensor, validation: Tensor) -> Trained:
+        """Train the recipe's model of this name, or take up where an interrupted run left it.
 
         rows, validation: float32 [n, *row_shape] in input units; the first half of validation chooses the best epoch,
-        the other calibrates. settings: of FitConfig; patience is all epochs.
+        the other calibrates. Patience is all epochs. Raises RunError when the interrupted run was another's.
         """
         early_stop, calibration = validation.chunk(2)
         dataset = Dataset.of(self.name, torch.cat([rows, validation]).numpy(), None)
-        own = {"data": self.name, "name": f"{self.name}-{part}", "seed": self.seed, "patience": settings["epochs"]}
-        config = validated(FitConfig, {**own, **settings}, "setting")
+        config = self._config(part)
         run = Run.at(self._folder / part, config, dataset)
         scaling = Scaling.of(rows)
         train(run, scaling(rows), scaling(early_stop), self._progress)
         return learned(run, run.checkpoint, dataset, Splits(rows, early_stop, calibration))
 
-    def publish(self, trained: Trained) -> None:
-        """As `hourglass-train fit` does."""
-        with self._progress.step(f"exporting {trained.config.name}"):
-            export(trained, self._exported)
+    def _config(self, part: str) -> FitConfig:
+        settings = self.recipe[part]
+        own = {"data": self.name, "name": f"{self.name}-{part}", "seed": self.seed, "patience": settings["epochs"]}
+        return validated(FitConfig, {**own, **settings}, "setting")
 
-    def untrained(self, **settings: Any) -> Autoencoder:
-        """The network that `fit` with these settings begins with."""
+    def untrained(self, part: str, row_shape: tuple[int, ...]) -> Autoencoder:
+        """The network that `fit` of this name begins with."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return build(FitConfig(data=self.name, name=self.name, **settings), (28, 28)).eval()
+            return build(self._config(part), row_shape).eval()
+
+    def classifiers(self) -> list[Settings]:
+        """The recipe's, of which validation chooses one."""
+        return [Settings(**settings) for settings in self.recipe["classifiers"]]
+
+    def publish(self, trained: Trained) -> None:
+        """As `hourglass-train fit` does. The last step of a run: done again, it would be another version."""
+        with self._progress.step(f"exporting {trained.config.name}"):
+            export(trained, self._exported)
 
     def say(self, text: str) -> None:
         self._progress.say(text)

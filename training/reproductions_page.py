@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -13,13 +15,13 @@ from training.reproduction import Claim, Range, Reproduction, registered
 
 _HEAD = """# Reproductions
 
-What the papers report and what this code gives, on the same data. Every number below was measured by
-`hourglass-train reproduce`, which writes this page; each seed's record lies in [{folder}]({folder}). Networks are the
-papers'; 50,000 images of MNIST train, 10,000 choose everything, the test set is read once a seed. "±" is the standard
-deviation over seeds. Sources are marked **A** (read in a primary source), **B** (in an independent text that quotes
-the paper) or **C** (from memory, to verify).
+What others report, and what `hourglass-train reproduce` measured here; it also writes this page, from the records in
+[{folder}]({folder}), one a seed. Where network or data differ from the paper's, the result's section says so. Of
+MNIST, 50,000 images train, 10,000 choose (the first half of them the epochs), and the 10,000 test images are for the
+last line of a run. "±" is the standard deviation over seeds. References are marked **A** (read in a primary source),
+**B** (in an independent text that quotes it), **C** (from memory, to verify) or **D** (derived from such).
 
-| result | paper | expected here | measured | |
+| result | reference | expected here | measured | |
 | --- | --- | --- | --- | --- |
 """
 
@@ -38,11 +40,11 @@ def _summary(folder: Path) -> Iterable[str]:
     for name, reproduction in registered().items():
         records = _current(reproduction, record.read(folder, name))
         for claim in reproduction.claims:
-            if (claim.expected or claim.goal) and records:
+            if (claim.expected or claim.goal or claim.gain) and records:
                 budget = records[0].budget
                 yield (
                     f"| [{reproduction.title}](#{_anchor(reproduction.title)}): {claim.meaning} ({budget}) "
-                    f"| {_published(claim)} | {_expected(claim)} | {_measured(claim, records)} "
+                    f"| {_reference(claim)} | {_expected(claim)} | {_measured(claim, records)} "
                     f"| {_verdict(claim, records)} |"
                 )
 
@@ -58,27 +60,36 @@ def _section(reproduction: type[Reproduction], records: Sequence[Record]) -> Ite
 
 def _recipe_table(reproduction: type[Reproduction], records: Sequence[Record]) -> Iterable[str]:
     last = records[-1]
-    minutes = [r.minutes for r in records]
     kind = "Recipe" if _is_current(reproduction, last) else "Another recipe that was tried"
-    settings = ", ".join(f"{key} {_shown(value)}" for key, value in last.recipe.items())
-    yield f"**{kind}** ({last.budget}, `{last.fingerprint}`): {settings}."
-    yield ""
-    yield "| number | paper | source | expected | measured | |"
+    yield "| number | reference | source | expected | measured | |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for claim in reproduction.claims:
-        if any(claim.metric in r.results for r in records):
+        if _values(claim, records):
             source = f"{claim.source} ({claim.confidence})" if claim.source else ""
             yield (
-                f"| {claim.meaning} | {_published(claim)} | {source} | {_expected(claim)} "
+                f"| {claim.meaning} | {_reference(claim)} | {source} | {_expected(claim)} "
                 f"| {_measured(claim, records)} | {_verdict(claim, records)} |"
             )
     yield ""
-    seeds = ", ".join(str(r.seed) for r in records)
-    yield (
-        f"{statistics.mean(minutes):.1f} minutes a seed (seed{'s' * (len(records) > 1)} {seeds}) on {last.machine}; "
-        f"{last.finished:%Y-%m-%d}."
-    )
+    yield f"<details><summary>{kind} ({last.budget}, {last.fingerprint})</summary>"
     yield ""
+    yield "```"
+    yield from (f"{key} = {json.dumps(value)}" for key, value in last.recipe.items())
+    yield "```"
+    yield ""
+    yield "</details>"
+    yield ""
+    for machine in sorted({str(r.machine) for r in records}):
+        yield _cost(machine, [r for r in records if str(r.machine) == machine])
+    yield ""
+
+
+def _cost(machine: str, records: Sequence[Record]) -> str:
+    seeds = ", ".join(str(r.seed) for r in records)
+    minutes = f"{statistics.mean(r.minutes for r in records):.0f} minutes each by the clock, other programs beside it"
+    if processor := [r.processor_minutes for r in records if r.processor_minutes is not None]:
+        minutes += f", {statistics.mean(processor):.0f} of the processor"
+    return f"Seed{'s' * (len(records) > 1)} {seeds}: {minutes}, on {machine}; {records[-1].finished:%Y-%m-%d}."
 
 
 def _recipe(record: Record) -> tuple[str, str]:
@@ -92,8 +103,7 @@ def _is_current(reproduction: type[Reproduction], record: Record) -> bool:
 def _current(reproduction: type[Reproduction], records: Iterable[Record]) -> list[Record]:
     """Of the recipe that stands now; of the larger budget where both have been run."""
     current = [r for r in records if _is_current(reproduction, r)]
-    largest = [r for r in current if r.budget == "gpu"]
-    return largest or current
+    return [r for r in current if r.budget == "gpu"] or current
 
 
 def _values(claim: Claim, records: Iterable[Record]) -> list[float]:
@@ -118,15 +128,25 @@ def _verdict(claim: Claim, records: Iterable[Record]) -> str:
         words.append("reached" if _within(mean, claim.expected) else "**not reached**")
     if claim.goal:
         words.append(f"goal {_shown_range(claim.goal)}{'' if _within(mean, claim.goal) else ' not'} reached")
+    if claim.gain:
+        words.append(_gain(mean, values))
     return "; ".join(words)
+
+
+def _gain(mean: float, values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return "one seed cannot say"
+    errors = mean / (statistics.stdev(values) / math.sqrt(len(values)) or math.inf)
+    clear = "more than 2" if errors > 2 else "**not more than 2**"
+    return f"{clear} standard errors ({errors:.1f})"
 
 
 def _within(value: float, bounds: Range) -> bool:
     return bounds[0] <= value <= bounds[1]
 
 
-def _published(claim: Claim) -> str:
-    return "" if claim.published is None else f"{claim.published:g}"
+def _reference(claim: Claim) -> str:
+    return "" if claim.reference is None else f"{claim.reference:g}"
 
 
 def _expected(claim: Claim) -> str:
@@ -138,10 +158,6 @@ def _shown_range(bounds: Range) -> str:
     if low == float("-inf"):
         return f"≤ {high:g}"
     return f"≥ {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _anchor(title: str) -> str:

@@ -53,7 +53,12 @@ class Run:
 
     @classmethod
     def at(cls, folder: Path, config: FitConfig, dataset: Dataset) -> Run:
-        """In this folder, be it new or that of the same run before an interruption."""
+        """In this folder, be it new or that of the same run before an interruption. Raises RunError when it is not."""
+        if (folder / _RUN).exists():
+            run = cls.open(folder)
+            if (run.config, run.data_sha256) != (config, dataset.sha256):
+                raise RunError(f"{folder}: was begun with other settings or rows: delete it to begin anew")
+            return run
         folder.mkdir(parents=True, exist_ok=True)
         content = _RunFile(config=config, data_sha256=dataset.sha256)
         (folder / _RUN).write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
