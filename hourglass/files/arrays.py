@@ -7,16 +7,17 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
 
-from hourglass.files.rows import ArrayBatch, FileError, RowFile, positional
+from hourglass.files.rows import ArrayBatch, FileError, RowFile, positional, readable
 
 # Each column gets a name; wider arrays are no tables.
 _MAX_COLUMNS = 2**20
@@ -143,16 +144,53 @@ class IdxFile(RowFile):
     """Images (or other arrays) in the idx format of MNIST, gzipped or not, with their labels where those lie beside."""
 
     layout: Layout | None = None
-    labels: tuple[Path, Layout] | None = None
+    labels: Path | None = None
 
     def _batches(self, size: int) -> Iterator[ArrayBatch]:
         assert self.layout is not None
-        labels = _idx_rows(*self.labels, size) if self.labels else None
+        labels = _Labels(self.labels, self.layout.shape[0]) if self.labels else None
         start = 0
         for rows in _idx_rows(self.path, self.layout, size):
-            beside = {} if labels is None else {LABEL: next(labels)}
+            beside = _Beside(labels, slice(start, start + len(rows))) if labels else {}
             yield ArrayBatch(self.path, start, rows, self.columns, beside)
             start += len(rows)
+
+
+@dataclass
+class _Labels:
+    """Read once, and only when somebody asks: whatever is wrong with them, the images can be used."""
+
+    path: Path
+    images: int
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """[images]. Raises FileError."""
+        with readable(self.path):
+            layout = _read_idx_header(self.path)
+            if layout.shape != (self.images,):
+                raise FileError(f"{self.path}: holds {list(layout.shape)} labels for {self.images:,} images")
+            (labels,) = _idx_rows(self.path, layout, self.images)
+            return labels
+
+
+@dataclass(frozen=True)
+class _Beside(Mapping[str, np.ndarray]):
+    """The labels of one batch."""
+
+    labels: _Labels
+    rows: slice
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name != LABEL:
+            raise KeyError(name)
+        return self.labels.values[self.rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((LABEL,))
+
+    def __len__(self) -> int:
+        return 1
 
 
 def open_idx(path: Path) -> IdxFile:
@@ -162,10 +200,7 @@ def open_idx(path: Path) -> IdxFile:
     beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
     if beside == path or not beside.exists():
         return IdxFile(*fields, layout=layout)
-    labels = _read_idx_header(beside)
-    if labels.shape != layout.shape[:1]:
-        raise FileError(f"{beside}: holds {list(labels.shape)} labels for {layout.shape[0]:,} images in {path.name}")
-    return IdxFile(*fields, extras=(LABEL,), layout=layout, labels=(beside, labels))
+    return IdxFile(*fields, extras=(LABEL,), layout=layout, labels=beside)
 
 
 def _read_idx_header(path: Path) -> Layout:

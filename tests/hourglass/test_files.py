@@ -335,9 +335,32 @@ def test_the_labels_of_mnist_lie_beside_the_images(tmp_path: Path):
     batches = list(file.batches(3))
     assert [batch.column("label").to_pylist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     np.testing.assert_array_equal(np.concatenate([batch.numbers() for batch in batches]), images)
-    beside.write_bytes(gzip.compress(idx_bytes(labels[:5])))
-    with pytest.raises(FileError, match=r"train-labels-idx1-ubyte.gz: holds \[5\] labels for 7 images"):
-        open_rows(path)
+    assert [batch.column("label").to_pylist() for batch in reversed(batches)] == [[6], [3, 4, 5], [0, 1, 2]]
+    with pytest.raises(FileError, match="no column 'labels': did you mean 'label'"):
+        batches[0].column("labels")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (gzip.compress(idx_bytes(np.zeros(5, "u1"))), r"holds \[5\] labels for 7 images"),
+        (gzip.compress(idx_bytes(np.zeros((7, 2), "u1"))), r"holds \[7, 2\] labels for 7 images"),
+        (gzip.compress(idx_bytes(np.zeros(7, "u1"))[:-2]), "cannot be read as idx: cut short: 2 bytes are missing"),
+        (gzip.compress(idx_bytes(np.zeros(7, "u1")))[:-12], "cannot be read as idx"),
+        (b"no labels", "cannot be read as idx"),
+    ],
+    ids=["too few", "too many axes", "cut short", "gzip cut short", "something else"],
+)
+def test_labels_that_cannot_be_used_are_named_and_leave_the_images_usable(tmp_path: Path, content: bytes, says: str):
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, 4), dtype=np.uint8)
+    path, beside = tmp_path / "train-images-idx3-ubyte.gz", tmp_path / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(idx_bytes(images)))
+    beside.write_bytes(content)
+    np.testing.assert_array_equal(read(path), images)
+    for batch in open_rows(path).batches(3):
+        with pytest.raises(FileError, match=says) as caught:
+            batch.column("label")
+        assert str(caught.value).startswith(f"{beside}: ")
 
 
 def idx_header(rank: int, *shape: int) -> bytes:
