@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +26,24 @@ _READ_ROWS = 8192
 
 @dataclass(frozen=True)
 class Dataset:
-    """rows: float32 [n, *row_shape] in the file's units; columns: names of a table's columns, else None."""
+    """rows: float32 [n, *row_shape] in the file's units; columns: names of a table's columns, else None.
+
+    labels: [n], as people read them; None where no column was named.
+    """
 
     source: str
     rows: Tensor
     columns: tuple[str, ...] | None
     sha256: str
+    labels: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> Dataset:
+    def of(
+        cls, source: str, rows: np.ndarray, columns: tuple[str, ...] | None, labels: tuple[str, ...] | None = None
+    ) -> Dataset:
         digest = hashlib.sha256(str(rows.shape).encode())
         digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
-        return cls(source, torch.from_numpy(rows), columns, digest.hexdigest())
+        return cls(source, torch.from_numpy(rows), columns, digest.hexdigest(), labels)
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -45,11 +52,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint parts of a data set: float32 [n_i, *row_shape]."""
+    """Three disjoint parts of a data set: float32 [n_i, *row_shape]; the labels of the third if there are any."""
 
     train: Tensor
     early_stop: Tensor
     calibration: Tensor
+    calibration_labels: tuple[str, ...] | None = None
 
     def sizes(self) -> dict[str, int]:
         return {name: len(getattr(self, name)) for name in ("train", "early_stop", "calibration")}
@@ -62,12 +70,12 @@ def load(config: FitConfig) -> Dataset:
     try:
         file = open_source(config.data)
         columns = _columns(file, config)
-        rows = _read(file, columns, config)
+        rows, labels = _read(file, columns, config)
     except FileError as error:
         hint = " (--ignore COLUMN leaves a column out)" if "is not a number" in str(error) else ""
         raise DataError(f"{error}{hint}") from error
     _check(config.data, rows, columns)
-    return Dataset.of(Path(config.data).name, rows, columns)
+    return Dataset.of(Path(config.data).name, rows, columns, labels)
 
 
 def open_source(source: str) -> RowFile:
@@ -94,8 +102,10 @@ def split(dataset: Dataset, seed: int) -> Splits:
     """70 % train, 10 % early stop, 20 % calibration, drawn by `seed`."""
     n = len(dataset.rows)
     order = np.random.default_rng(seed).permutation(n)
-    train, early_stop, calibration = np.split(order, np.cumsum([round(n * share) for share in _SHARES]))
-    return Splits(*(dataset.rows[torch.from_numpy(part)] for part in (train, early_stop, calibration)))
+    parts = np.split(order, np.cumsum([round(n * share) for share in _SHARES]))
+    train, early_stop, calibration = (dataset.rows[torch.from_numpy(part)] for part in parts)
+    labels = dataset.labels and tuple(dataset.labels[row] for row in parts[-1])
+    return Splits(train, early_stop, calibration, labels)
 
 
 class _Digits(RowFile):
@@ -138,22 +148,29 @@ def _columns(file: RowFile, config: FitConfig) -> tuple[str, ...] | None:
     return columns
 
 
-def _read(file: RowFile, columns: tuple[str, ...] | None, config: FitConfig) -> np.ndarray:
-    """float32 [n, *row_shape]. Raises DataError, FileError."""
+def _read(
+    file: RowFile, columns: tuple[str, ...] | None, config: FitConfig
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """float32 [n, *row_shape] and the labels [n] of the rows that are not excluded. Raises DataError, FileError."""
     kept: list[np.ndarray] = []
+    kept_labels: list[str] = []
+    excluded = {canonical(label) for label in config.exclude_label}
     found: set[str] = set()
     for batch in file.batches(_READ_ROWS):
         rows = batch.numbers(columns)
-        if config.exclude_label and config.label is not None:
-            labels = [canonical(label) for label in batch.column(config.label).to_pylist()]
-            found.update(labels)
-            excluded = {canonical(label) for label in config.exclude_label}
-            rows = rows[[label not in excluded for label in labels]]
+        if config.label is not None:
+            labels = batch.column(config.label).to_pylist()
+            names = [canonical(label) for label in labels]
+            found.update(names)
+            usual = [name not in excluded for name in names]
+            rows = rows[usual]
+            kept_labels += [_shown(label) for label, is_usual in zip(labels, usual, strict=True) if is_usual]
         kept.append(rows)
     for label in config.exclude_label:
         if canonical(label) not in found:
             raise DataError(f"{file.path}: no row has the label {label!r}{nearest(canonical(label), sorted(found))}")
-    return np.concatenate(kept) if kept else np.empty((0, *file.row_shape), dtype=np.float32)
+    whole = np.concatenate(kept) if kept else np.empty((0, *file.row_shape), dtype=np.float32)
+    return whole, None if config.label is None else tuple(kept_labels)
 
 
 def canonical(label: object) -> str:
@@ -163,6 +180,13 @@ def canonical(label: object) -> str:
         return repr(float(text))
     except ValueError:
         return text
+
+
+def _shown(label: object) -> str:
+    if label is None:
+        return "without label"
+    # Interned: of millions of rows with a few labels, a few texts are kept.
+    return sys.intern(f"{label:g}" if isinstance(label, float) else str(label))
 
 
 def _check(source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> None:

@@ -28,12 +28,13 @@ class Scaling(nn.Module):
     @classmethod
     def of(cls, rows: Tensor) -> Scaling:
         """Measured on the training rows, float32 [n, *row_shape], in float64; kept in float32."""
-        exact = rows.double()
         if rows.ndim == 2:
+            exact = rows.double()
             shift, scale = exact.mean(dim=0), exact.std(dim=0, correction=0)
             low, high = -TABLE_CLIP, TABLE_CLIP
         else:
-            shift, scale = exact.min(), exact.max() - exact.min()
+            shift = rows.min().double()
+            scale = rows.max().double() - shift
             low, high = IMAGE_CLIP
         scale = scale.float()
         # A column may be constant among the training rows alone, or as good as: it is then only shifted.

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from training import data
 from training.config import FitConfig
 from training.data import Dataset
 from training.errors import DataError
+from training.scaling import Scaling
 
 Config = Callable[..., FitConfig]
 TABLE = np.random.default_rng(0).normal(size=(40, 3)).round(3).astype(np.float32)
@@ -148,3 +150,44 @@ def test_an_index_that_was_saved_with_the_table_is_noticed(
     assert data.counting_column(dataset) == dataset.columns[0]
     shuffled = data.Dataset(dataset.source, dataset.rows.flip(0), dataset.columns, dataset.sha256)
     assert data.counting_column(shuffled) is None
+
+
+@pytest.mark.parametrize("excluded", [(), ("3", "8.0")])
+def test_labels_stay_with_their_rows(config: Config, excluded: tuple[str, ...]):
+    dataset = data.load(config(label="label", exclude_label=excluded))
+    digits = load_digits()
+    of_row = {
+        image.astype(np.float32).tobytes(): str(label)
+        for image, label in zip(digits.images, digits.target, strict=True)
+    }
+    splits = data.split(dataset, 0)
+    for labels, rows in ((dataset.labels, dataset.rows), (splits.calibration_labels, splits.calibration)):
+        assert labels is not None
+        assert list(labels) == [of_row[row.tobytes()] for row in rows.numpy()]
+    without = data.load(config())
+    assert (without.labels, data.split(without, 0).calibration_labels) == (None, None)
+
+
+def test_labels_are_kept_as_people_read_them(config: Config, tmp_path: Path):
+    kinds = [1.0, 2.5, None, 3.0] * 10
+    pq.write_table(pa.table({"a": TABLE[:, 0], "kind": kinds}), tmp_path / "t.parquet")
+    labels = data.load(config(data=str(tmp_path / "t.parquet"), label="kind")).labels
+    assert labels == ("1", "2.5", "without label", "3") * 10
+
+
+def test_images_are_scaled_by_their_extremes_without_a_copy_of_them():
+    largest: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            made = function(*args, **(kwargs or {}))
+            largest.append(made.numel())
+            return made
+
+    images = torch.rand(50, 4, 5) * 3 - 0.7
+    with Sizes():
+        scaling = Scaling.of(images)
+    assert max(largest) == 1
+    exact = images.double()
+    assert scaling.shift == exact.min().float()
+    assert scaling.scale == (exact.max() - exact.min()).float()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -25,10 +26,11 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 import training.export
+import training.fit
 from hourglass.contract.manifest import Manifest
 from tests.training.browser import Browser
 from tests.training.conftest import SMALL
-from training import card, data
+from training import card
 from training.__main__ import _parser, _settings
 from training.config import FitConfig
 from training.errors import ExportError, RunError
@@ -37,7 +39,6 @@ from training.fit import fit
 from training.progress import Progress
 from training.report import charts, embedding, learning, model, pictures
 from training.report.charts import Block, Series
-from training.report.labels import calibration_labels
 from training.report.page import Figure, Page, Section
 from training.run import Run
 
@@ -238,17 +239,25 @@ def test_the_histogram_counts_every_calibration_row(name: str, reports: dict[str
     assert beyond <= (scores > calibration.threshold(calibration.false_alarm_rate)).sum()
 
 
-@pytest.mark.parametrize("excluded", [(), ("3", "8.0")])
-def test_labels_belong_to_the_calibration_rows(excluded: tuple[str, ...], config: Config):
-    labelled = config(label="label", exclude_label=excluded)
-    dataset = data.load(labelled)
-    labels = calibration_labels(labelled, dataset)
-    assert labels is not None
-    digits = load_digits()
-    of_row = dict(zip((image.astype(np.float32).tobytes() for image in digits.images), digits.target, strict=True))
-    rows = data.split(dataset, labelled.seed).calibration.numpy()
-    assert [int(label) for label in labels] == [of_row[row.tobytes()] for row in rows]
-    assert calibration_labels(config(), dataset) is None
+def test_pictures_need_no_file_once_the_rows_are_read(
+    config: Config, quiet: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = tmp_path / "t.npz"
+    rows = np.random.default_rng(0).normal(size=(100, 3))
+    np.savez(source, X=rows, y=np.where(rows[:, 0] > 0, "up", "down"))
+    train = training.fit.train
+
+    def delete_and_train(*arguments: Any) -> None:
+        source.unlink()
+        train(*arguments)
+
+    monkeypatch.setattr(training.fit, "train", delete_and_train)
+    published = fit(config(data=str(source), name="t", label="y", epochs=1), quiet)
+    page = (published / "report.html").read_text()
+    counted = re.findall(r'<i class="s\d"></i>(up|down) \((\d+)\)', page)
+    calibration = np.random.default_rng(0).permutation(100)[80:]
+    up = int((rows[calibration, 0] > 0).sum())
+    assert dict(counted) == {"up": str(up), "down": str(20 - up)}
 
 
 def test_dots_are_coloured_by_label_and_by_score_without_one(reports: dict[str, Reported]):

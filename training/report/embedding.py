@@ -14,7 +14,6 @@ from training import scoring
 from training.report import charts, pictures
 from training.report.charts import Block, Series
 from training.report.examples import TABLE_COLUMNS
-from training.report.labels import calibration_labels
 from training.report.material import Material
 from training.report.page import Figure, Section
 from training.report.pictures import Head, Lane
@@ -44,9 +43,9 @@ def _scatter(material: Material) -> Figure:
     embedding = material.answers[EMBEDDING][:_POINTS].astype(np.float64)
     scores, config = material.scores[:_POINTS], material.trained.config
     x, y, axes, how = projected(embedding, scores, config.seed)
-    labels = calibration_labels(config, material.trained.dataset)
+    labels = material.trained.splits.calibration_labels
     if labels is not None and len(set(labels)) > 1:
-        groups = _by_label(labels[:_POINTS])
+        groups = _by_label(np.array(labels[:_POINTS]))
         meaning = f"Colours are the labels in {config.label!r}, which training never saw."
     else:
         groups = _by_score(scores, material.threshold)
