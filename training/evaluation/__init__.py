@@ -7,17 +7,19 @@ A section is one function from a Subject to a Section. All run the ONNX files on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from hourglass.contract import layout
 from training.data import DIGITS, SPRITES
 from training.errors import ConfigError
 from training.evaluation import classification, compression, denoising, factors, likelihood, reconstruction
 from training.evaluation.published import Published, open_model
 from training.evaluation.rows import read
-from training.evaluation.section import Section
+from training.evaluation.section import Numbers, Section
 from training.evaluation.subject import Subject
 from training.evaluation.weights import weights_of
 from training.progress import Progress
@@ -58,23 +60,39 @@ def evaluate(
         section.show(console)
         numbers[section.name] = section.numbers
     if report:
-        report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _write(report, numbers)
 
 
 def _check_report(report: Path, published: Path) -> None:
-    """Raises ConfigError before minutes of measuring, rather than after them."""
-    if report.is_dir() or not report.parent.is_dir():
+    """published: the model's folder. Raises ConfigError before minutes of measuring, rather than after them."""
+    if (report.exists() and not report.is_file()) or not report.parent.is_dir():
         raise ConfigError(f"--json {report}: not a file in a folder that exists")
-    if published.resolve() in report.resolve().parents:
+    exported, file = published.parent.parent, report.resolve()
+    if exported.resolve() in file.parents or (file.parent / layout.MANIFEST).exists():
         raise ConfigError(f"--json {report}: a published version is never changed: write elsewhere")
+
+
+def _write(report: Path, numbers: Mapping[str, Numbers]) -> None:
+    """Whole, or not at all. Raises ConfigError."""
+    draft = report.with_name(f".{report.name}.draft")
+    try:
+        draft.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.replace(report)
+    except OSError as error:
+        raise ConfigError(f"--json {report}: cannot be written: {error.strerror}") from None
+    finally:
+        with suppress(OSError):  # it is not there, or nothing can be done about it
+            draft.unlink()
 
 
 def _default_source(model: Published, run: Run | None) -> str:
     """Raises ConfigError."""
     source = run.config.data if run else model.manifest.provenance.data
-    if run is None and source not in _BUILT_IN:
-        raise ConfigError(f"--data FILE is missing: rows to evaluate {model.folder} on; it was fitted on {source}")
-    return source
+    # A published model knows a name; a run, the path, where there may be nothing now: reproductions have no file.
+    if source in _BUILT_IN or (run and Path(source).exists()):
+        return source
+    gone = ", which is not there" if run else ""
+    raise ConfigError(f"--data FILE is missing: rows to evaluate {model.folder} on; it was fitted on {source}{gone}")
 
 
 def _sections(subject: Subject, samples: int, progress: Progress) -> Iterator[Section]:

@@ -67,6 +67,7 @@ def measure(subject: Subject) -> Section:
     sentences = (
         f"{classes:,} labels. At random, each label in proportion, seed {SEED}: {len(learned):,} rows to learn from, "
         f"{len(chosen):,} to choose settings by, {tested:,} to test.",
+        sample.pca_learned,
     )
     return Section("classification", numbers, (shown_errors,), sentences)
 

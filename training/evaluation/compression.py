@@ -11,13 +11,13 @@ _PRECISIONS = (np.float32, np.float16)
 
 
 def measure(subject: Subject) -> Section:
-    """On the tested part of the sample; PCA is fitted on the rest."""
+    """On the tested part of the sample, which PCA did not learn from."""
     scaling, sample = subject.model.manifest.scaling, subject.sample
     tested, pca = sample.split.tested, sample.pca
     rows, scaled, flat = sample.data.rows[tested], sample.scaled[tested], sample.flat[tested]
     embeddings, components = subject.model.embed(rows), pca.transform(flat)
     row_bytes = _row_bytes(sample.data.rows)
-    numbers: dict[str, float | Numbers | None] = {"row_bytes": row_bytes}
+    numbers: dict[str, float | Numbers | None] = {"row_bytes": row_bytes, "pca_rows": len(sample.pca_rows)}
     sizes = table("kept", "numbers", "bytes a row", "of the row", "squared error")
     sizes.add_row("the row", str(flat.shape[1]), f"{row_bytes:,}", "100%", "0")
     better: list[str] = []
@@ -42,11 +42,7 @@ def measure(subject: Subject) -> Section:
             }
             if of_pca is not None and (found is None or of_pca < found):
                 better.append(name)
-    fitted = len(sample.split.fitted)
-    sentences = [
-        f"Per feature, in scaled units, on {len(rows):,} rows. PCA was fitted on {fitted:,} others of these, the model "
-        "was not."
-    ]
+    sentences = [f"Per feature, in scaled units, on {len(rows):,} rows. {sample.pca_learned}"]
     if embeddings.shape[1] >= flat.shape[1]:
         sentences.append("The embedding has as many numbers as the row, or more: it compresses nothing.")
     elif better:

@@ -18,8 +18,9 @@ from training.errors import DataError
 
 _BLACK_WHITE = np.array([0, 1], dtype=np.float32)
 _READ_ROWS = 8192
-# Of each label: some to learn from, some to choose a setting by, some to test.
-MIN_LABEL_ROWS = 5
+# Of each label. Rows are divided twice, which takes 2 of each both times; of 4, the first time leaves at least 2, since
+# it leaves half of all rows or more: see `subject.divide`.
+MIN_LABEL_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Data:
 
     excluded: bool [n], whether a row has a label that the fit excluded. fitted_rows: where the model was fitted on the
     same source, the rows that trained it or stopped its training are left out, or included if its splits are unknown.
+    left_out: these rows, float32 [m, *row_shape] in input units.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Data:
     excluded: np.ndarray
     read: int
     fitted_rows: Literal["none known", "left out", "included"] = "none known"
+    left_out: np.ndarray | None = None
 
     def take(self, chosen: np.ndarray) -> Data:
         """chosen: bool [n], or positions."""
@@ -150,4 +153,5 @@ def _without_fitted(whole: Data, manifest: Manifest, columns: tuple[str, ...] | 
     if splits.sizes() != provenance.rows:
         return replace(whole, fitted_rows="included")
     kept = np.sort(np.concatenate([splits.calibration.numpy(), np.flatnonzero(excluded)]))
-    return replace(whole.take(kept), fitted_rows="left out")
+    left_out = whole.rows[np.sort(np.concatenate([splits.train.numpy(), splits.early_stop.numpy()]))]
+    return replace(whole.take(kept), fitted_rows="left out", left_out=left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -37,12 +38,15 @@ class Sample:
     """Rows for what is measured again and again: 10,000 at most, drawn at random, of wide rows fewer.
 
     scaled: the rows in scaled units, float32 [n, *row_shape]. split: 70 % and 30 % of them, at random, each label in
-    proportion. components: of PCA, an embedding's size or as near as the rows allow.
+    proportion. pca_rows: what PCA learns from, float32 [m, features] in scaled units: rows that the model learned from,
+    where they are known, as many as a sample at most; else the fitted part. components: an embedding's size or as near
+    as the rows allow.
     """
 
     data: Data
     scaled: np.ndarray
     split: Split
+    pca_rows: np.ndarray
     components: int
 
     @classmethod
@@ -51,14 +55,19 @@ class Sample:
         n = len(data.rows)
         most = max(_FEWEST, min(MOST_ROWS, _MOST_NUMBERS // data.rows[0].size))
         if n > most:
-            data = data.take(np.sort(np.random.default_rng(SEED).choice(n, most, replace=False)))
+            data = data.take(_drawn(n, most))
         labels = None
         if data.labels:
             check_labels(data.source, data.labels)
             labels = data.labels.numbers
         split = Split(*divide(np.arange(len(data.rows)), _TEST_SHARE, labels))
-        components = min(manifest.embedding_size, len(split.fitted), data.rows[0].size)
-        return cls(data, manifest.scaling.apply(data.rows), split, components)
+        scaled = manifest.scaling.apply(data.rows)
+        if data.left_out is None:
+            pca_rows = scaled[split.fitted]
+        else:
+            pca_rows = manifest.scaling.apply(data.left_out[_drawn(len(data.left_out), most)])
+        pca_rows = pca_rows.reshape(len(pca_rows), -1)
+        return cls(data, scaled, split, pca_rows, min(manifest.embedding_size, *pca_rows.shape))
 
     @cached_property
     def flat(self) -> np.ndarray:
@@ -67,11 +76,19 @@ class Sample:
 
     @cached_property
     def pca(self) -> PCA:
-        """Of the fitted part."""
-        rows = self.flat[self.split.fitted].astype(np.float64)
+        """Of `pca_rows`."""
+        rows = self.pca_rows.astype(np.float64)
         solver = "covariance_eigh" if rows.shape[1] <= _EXACT_PCA_FEATURES else "randomized"
         with np.errstate(invalid="ignore"):  # rows that are all alike have no variance to share out
             return PCA(self.components, svd_solver=solver, random_state=SEED).fit(rows)
+
+    @property
+    def pca_learned(self) -> str:
+        """What PCA learned from, for people."""
+        which = (
+            f"other rows of {self.data.source}" if self.data.left_out is None else "rows that the model learned from"
+        )
+        return f"PCA learned from {len(self.pca_rows):,} {which}."
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,9 @@ class Subject:
         if data.fitted_rows == "included":
             rows += ", among them those that trained the model: it will do worse on others"
         console.print(f"{rows}.")
+        if data.fitted_rows == "none known":
+            fitted_on = f"the file that the model was fitted on ({manifest.provenance.data})"
+            console.print(f"Not {fitted_on}: rows that are in both are counted as fresh.")
         if self.excluded:
             console.print(f"{self.excluded:,} more have a label that the fit excluded: for classification only.")
         console.print()
@@ -135,9 +155,19 @@ class Subject:
         return {"model": model, "data": rows}
 
 
+def _drawn(n: int, most: int) -> np.ndarray:
+    """Positions of `most` of n rows, in order; of all where there are no more."""
+    return np.sort(np.random.default_rng(SEED).choice(n, min(n, most), replace=False))
+
+
 def divide(positions: np.ndarray, share: float, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The rest and `share` of the positions, at random; each label, int [n], in proportion."""
-    rest, part = train_test_split(positions, test_size=share, random_state=SEED, stratify=labels)
+    """The rest and `share` of the positions, at random; each label, int [n], in proportion.
+
+    The part has as many rows as there are labels, if the share has fewer.
+    """
+    classes = 0 if labels is None else len(np.unique(labels))
+    size = max(classes, math.ceil(share * len(positions)))
+    rest, part = train_test_split(positions, test_size=size, random_state=SEED, stratify=labels)
     return rest, part
 
 
