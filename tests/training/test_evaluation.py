@@ -5,30 +5,35 @@ from __future__ import annotations
 import json
 import math
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from hourglass.contract import layout
 from hourglass.contract.manifest import DECODER, ENCODER, MODEL, Array
 from tests import artefacts
-from training import data, disentanglement, sprites
+from training import __main__ as program
+from training import data, disentanglement, evaluation, sprites
 from training.__main__ import main
 from training.config import FitConfig
 from training.disentanglement import Embeddings
-from training.evaluation import classification, factors
+from training.errors import ConfigError
+from training.evaluation import classification, factors, subject
 from training.evaluation.published import open_model
-from training.evaluation.rows import read
-from training.evaluation.subject import Subject
+from training.evaluation.rows import MIN_LABEL_ROWS, read
+from training.evaluation.subject import Sample, Subject
 from training.fit import fit
-from training.probe import Errors, Parts, Settings
+from training.probe import Labelled
 from training.progress import Progress
 
 Config = Callable[..., FitConfig]
@@ -67,10 +72,15 @@ def run_of(published: Path) -> Path:
     return run
 
 
-def held_out() -> np.ndarray:
-    """Positions of the digits that neither trained nor stopped the model `published`: the last fifth of one shuffle."""
+def parted() -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the digits that trained or stopped the model `published`, and of the last fifth of one shuffle."""
     order = np.random.default_rng(0).permutation(len(IMAGES))
-    return np.sort(order[round(0.7 * len(IMAGES)) + round(0.1 * len(IMAGES)) :])
+    learned, held = np.split(order, [round(0.7 * len(IMAGES)) + round(0.1 * len(IMAGES))])
+    return np.sort(learned), np.sort(held)
+
+
+def held_out() -> np.ndarray:
+    return parted()[1]
 
 
 def halves(labels: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,6 +102,7 @@ def test_reconstruction_is_that_of_rows_the_weights_never_saw(published: Path, e
         "fitted_rows": "left out",
     }
     assert "359 rows of digits: of 1,797, without those that trained the model (1,258)" in found["printed"]
+    assert "counted as fresh" not in found["printed"]
     sse = ((difference / 16) ** 2).sum(axis=(1, 2)).mean()
     assert reconstruction["reconstruction_sse_per_row"] == pytest.approx(sse, rel=1e-5)
     assert reconstruction["reconstruction_mse_per_feature"] == pytest.approx(sse / 64, rel=1e-5)
@@ -128,13 +139,31 @@ def test_denoising_gains_are_those_of_other_damage_of_the_same_kind(published: P
             assert numbers["damaged_mse"] == pytest.approx(((noisy - x) ** 2).mean(), rel=0.06)
 
 
-def test_compression_is_measured_on_rows_that_pca_was_not_fitted_on(published: Path, evaluate: Evaluate):
-    found = evaluate(published)["compression"]
-    x = IMAGES[held_out()]
+def pca_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [features], and 8 directions [8, features]."""
+    mean = rows.mean(axis=0)
+    return mean, np.linalg.svd(rows - mean, full_matrices=False)[2][:8]
+
+
+@pytest.mark.parametrize("fitted_file", [True, False], ids=["the fitted file", "another file"])
+def test_compression_is_compared_with_pca_of_the_rows_that_the_model_learned_from(
+    fitted_file: bool, published: Path, evaluate: Evaluate, tmp_path: Path
+):
+    learned, held = parted()
+    x = IMAGES[held]
     fitted, tested = halves(None, len(x))
-    flat = x.reshape(len(x), -1).astype(np.float64) / 16
-    mean = flat[fitted].mean(axis=0)
-    basis = np.linalg.svd(flat[fitted] - mean, full_matrices=False)[2][:8]
+    flat, seen = (rows.reshape(len(rows), -1).astype(np.float64) / 16 for rows in (x, IMAGES[learned]))
+    if fitted_file:
+        everything = evaluate(published)
+        mean, basis = pca_of(seen)
+        said = "PCA learned from 1,438 rows that the model learned from."
+    else:
+        np.save(tmp_path / "fresh.npy", x)
+        everything = evaluate(published, "--data", tmp_path / "fresh.npy")
+        mean, basis = pca_of(flat[fitted])
+        said = f"PCA learned from 251 other rows of {tmp_path}/fresh.npy."
+    assert "".join(said.split()) in "".join(everything["printed"].split())
+    found = everything["compression"]
     embedding = answers(published, ENCODER, x[tested])["embedding"]
     assert found["row_bytes"] == 64
     for precision, size in (("float32", 4), ("float16", 2)):
@@ -147,14 +176,59 @@ def test_compression_is_measured_on_rows_that_pca_was_not_fitted_on(published: P
         assert found[precision]["pca_mse"] == pytest.approx(((flat[tested] - by_pca) ** 2).mean(), rel=1e-4)
 
 
+def test_pca_learns_from_no_more_rows_than_a_sample_has(published: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(subject, "MOST_ROWS", 100)
+    monkeypatch.setattr(subject, "_FEWEST", 100)
+    model = open_model(published)
+    sample = Sample.of(read("digits", model.manifest, None), model.manifest)
+    seen = {row.tobytes() for row in IMAGES[parted()[0]].reshape(-1, 64) / 16}
+    assert sample.pca_rows.shape == (100, 64)
+    assert {row.tobytes() for row in sample.pca_rows} <= seen
+    mean, basis = pca_of(sample.pca_rows.astype(np.float64))
+    np.testing.assert_allclose(sample.pca.mean_, mean, atol=1e-9)
+    np.testing.assert_allclose(sample.pca.components_.T @ sample.pca.components_, basis.T @ basis, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(MIN_LABEL_ROWS, 60), min_size=2, max_size=60), st.randoms(use_true_random=False))
+def test_enough_rows_of_each_label_can_always_be_divided_twice(counts: list[int], random: Any):
+    cells = [label for label, count in enumerate(counts) for _ in range(count)]
+    random.shuffle(cells)
+    labels = np.array(cells)
+    fitted, tested = subject.divide(np.arange(len(labels)), subject._TEST_SHARE, labels)
+    learned, chosen = subject.divide(fitted, classification._VALIDATION_SHARE, labels[fitted])
+    assert sorted(np.concatenate([learned, chosen, tested])) == list(range(len(labels)))
+    assert len(tested) == max(len(counts), math.ceil(0.3 * len(labels)))
+    assert len(chosen) == max(len(counts), math.ceil(len(fitted) / 7))
+    for part in (learned, tested):
+        assert set(labels[part]) == set(labels)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(10, 2), (60, 10), (100, 20)])
+def test_few_rows_of_many_labels_are_classified(
+    rows: int, classes: int, tmp_path: Path, evaluate: Evaluate, few_steps: None
+):
+    artefacts.publish(tmp_path / "exported", "m", columns=list("abcd"))
+    x = np.random.default_rng(0).normal(size=(rows, 4))
+    file = write(tmp_path / "t.csv", x, "a,b,c,d,y", np.arange(rows) % classes)
+    assert evaluate(tmp_path / "exported/m", "--data", file, "--label", "y")["classification"]["classes"] == classes
+
+
 def test_probes_see_the_published_embeddings_and_each_row_in_one_part(
     published: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ):
-    seen: list[Parts] = []
+    seen: list[tuple[Labelled, ...]] = []
 
-    def probe(parts: Parts, seed: int, settings: object) -> Errors:
-        seen.append(parts)
-        return Errors(0.5, 0.25, Settings())
+    class Probe(NamedTuple):
+        train: Labelled
+        validation: Labelled
+
+        def error(self, rows: Labelled) -> float:
+            seen.append((self.train, self.validation, rows))
+            return 0.25
+
+    def probe(train: Labelled, validation: Labelled, seed: int, settings: object) -> Probe:
+        return Probe(train, validation)
 
     monkeypatch.setattr(classification, "linear_probe", probe)
     found = evaluate(published, "--label", "label")["classification"]
@@ -169,7 +243,7 @@ def test_probes_see_the_published_embeddings_and_each_row_in_one_part(
         np.testing.assert_allclose(np.concatenate([part.rows for part in parts]), expected[np.concatenate(where)])
         for part, positions in zip(parts, where, strict=True):
             np.testing.assert_array_equal(part.labels, DIGITS.target[kept][positions])
-    assert np.bincount(raw.test.labels).tolist() == pytest.approx(0.3 * np.bincount(DIGITS.target[kept]), abs=1)
+    assert np.bincount(raw[2].labels).tolist() == pytest.approx(0.3 * np.bincount(DIGITS.target[kept]), abs=1)
 
 
 def test_fine_tuning_with_the_run_beats_frozen_embeddings(published: Path, evaluate: Evaluate):
@@ -213,6 +287,8 @@ def test_columns_are_found_by_name_and_the_others_left_out(tmp_path: Path, evalu
     assert list(one["reconstruction"]["mse_in_scaled_units"].values()) == pytest.approx(expected, rel=1e-5)
     assert list(one["reconstruction"]["rmse_in_input_units"].values()) == pytest.approx(np.sqrt(expected), rel=1e-5)
     assert one["data"]["fitted_rows"] == "none known"
+    said = "Not the file that the model was fitted on (standard normal rows): rows that are in both are"
+    assert said in " ".join(one["printed"].split())
 
 
 def test_a_model_that_copies_gains_nothing_and_compresses_nothing(tmp_path: Path, evaluate: Evaluate):
@@ -445,7 +521,12 @@ def refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str])
             "absent/x.json: not a file in a folder that exists",
         ),
         (["exported/pumps", "--data=t.npy", "--json=exported"], "exported: not a file in a folder"),
+        (["exported/pumps", "--data=t.npy", "--json=/dev/null"], "/dev/null: not a file in a folder"),
         (["exported/pumps", "--data=t.npy", "--json=exported/pumps/1/x.json"], "a published version is never changed"),
+        (["exported/pumps", "--data=t.npy", "--json=exported/broken/1/manifest.json"], "a published version is never"),
+        (["exported/pumps", "--data=t.npy", "--json=exported/x.json"], "a published version is never changed"),
+        (["exported/pumps", "--data=t.npy", "--json=others/pumps/1/x.json"], "a published version is never changed"),
+        (["exported/pumps", "--data=t.npy", "--json=link/1/manifest.json"], "a published version is never changed"),
         (["exported/broken", "--data=t.npy"], "broken/1: model.onnx has .* bytes"),
         ([], "exported/NAME"),
     ],
@@ -455,6 +536,8 @@ def test_a_wrong_command_gets_one_clear_line(
 ):
     monkeypatch.chdir(tmp_path)
     artefacts.publish(tmp_path / "exported", "pumps")
+    artefacts.publish(tmp_path / "others", "pumps")
+    (tmp_path / "link").symlink_to(tmp_path / "exported" / "pumps")
     artefacts.publish(tmp_path / "exported", "broken", damage=lambda folder: (folder / MODEL).write_bytes(b"x"))
     np.save("t.npy", np.ones((20, 4)))
     np.save("wide.npy", np.ones((20, 5)))
@@ -487,3 +570,54 @@ def test_a_run_brings_its_data(tmp_path: Path, config: Config, quiet: Progress, 
     folder = fit(config(epochs=1, name="t", data=str(tmp_path / "t.npy")), quiet)
     found = evaluate(folder, "--run", run_of(folder))
     assert found["data"]["rows_read"] == 50
+
+
+def test_a_run_whose_data_are_gone_asks_for_them(
+    tmp_path: Path, config: Config, quiet: Progress, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+):
+    rows = np.random.default_rng(0).normal(size=(50, 4))
+    np.save(tmp_path / "t.npy", rows)
+    folder = fit(config(epochs=1, name="t", data=str(tmp_path / "t.npy")), quiet)
+    (tmp_path / "t.npy").rename(tmp_path / "moved.npy")
+    says = r"--data FILE is missing: rows to evaluate .*t/1 on; it was fitted on .*t\.npy, which is not there$"
+    refused(["evaluate", str(folder), "--run", str(run_of(folder))], says, capsys)
+    found = evaluate(folder, "--run", run_of(folder), "--data", tmp_path / "moved.npy")
+    assert found["data"]["fitted_rows"] == "left out"
+
+
+def test_on_a_full_disk_the_earlier_numbers_stay(tmp_path: Path):
+    report = tmp_path / "report.json"
+    evaluation._write(report, {"a": {"b": 1}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(ConfigError, match=r"report\.json: cannot be written: File too large"):
+            evaluation._write(report, {"a": {str(number): number for number in range(1000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert json.loads(report.read_text()) == {"a": {"b": 1}}
+    assert list(tmp_path.iterdir()) == [report]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        ("_fit", ["--data=digits", "--name=d"], "interrupted: hourglass-train fit --resume RUN continues\n"),
+        ("_reproduce", ["all"], "interrupted: run the same command again: it goes on\n"),
+        ("_evaluate", ["exported/d"], "interrupted\n"),
+        ("_export", ["--run=r"], "interrupted\n"),
+    ],
+)
+def test_an_interruption_says_how_to_go_on_where_one_can(
+    command: str,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def interrupt(_parsed: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, command, interrupt)
+    assert main([command[1:], *arguments]) == 130
+    assert capsys.readouterr().err == says
