@@ -21,8 +21,8 @@ class DenoisingFeatures(Reproduction):
         "of Makhzani & Frey 2013"
     )
     remarks: ClassVar[str] = (
-        "One layer of units with tied weights, masking noise, cross-entropy; a softmax layer on the frozen features, "
-        "its weight decay chosen on the validation images."
+        "One layer of ReLU units with tied weights, half of the pixels masked, squared error; a softmax layer on the "
+        "frozen features, its weight decay chosen on the validation images."
     )
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim("linear_error_percent", "test errors, %", 1.95, _SOURCE, "C", at_most(2.3), at_most(1.95)),
@@ -38,11 +38,11 @@ class DenoisingFeatures(Reproduction):
                 "options": {
                     "noise": "masking",
                     "noise_level": 0.5,
-                    "loss": "cross_entropy",
+                    "loss": "mse",
                     "tied": True,
-                    "activation": "sigmoid",
+                    "activation": "relu",
                 },
-                "epochs": 60,
+                "epochs": 40,
                 "batch_size": 128,
                 "learning_rate": 1e-3,
             },
