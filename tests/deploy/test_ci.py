@@ -54,6 +54,7 @@ def test_it_is_executable_and_parses():
 
 def test_it_checks_and_tests_and_ends_with_the_tests_last_line(machine):
     machine.install("python3")
+    machine.install("chromium")
     machine.install("make", 'echo "$1 is done"')
     done = machine.run()
     assert (done.returncode, done.stdout.splitlines()) == (0, ["check is done", "test is done"])
@@ -78,7 +79,19 @@ def test_it_installs_what_is_missing(machine):
     assert machine.called("apt-get") == [
         "apt-get update -qq",
         "apt-get install -y -qq --no-install-recommends make python3 python3-venv",
+        "apt-get update -qq",
+        "apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core",
     ]
+    assert machine.called("make") == ["make check", "make test"]
+
+
+def test_without_a_browser_to_install_it_goes_on(machine):
+    machine.install("python3")
+    machine.install("make")
+    machine.install("apt-get", "exit 100")
+    done = machine.run()
+    assert done.returncode == 0
+    assert "no browser: the report's pages will not be opened" in done.stderr
     assert machine.called("make") == ["make check", "make test"]
 
 
