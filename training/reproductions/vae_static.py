@@ -31,12 +31,12 @@ class VaeStatic(Reproduction):
     )
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]] = {
         "cpu": {
-            "model": {**_MODEL, "epochs": 150, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.1},
+            "model": {**_MODEL, "epochs": 120, "batch_size": 128, "learning_rate": 1e-3},
             "samples": 200,
             "binarised_by": 20161,
         },
         "gpu": {
-            "model": {**_MODEL, "epochs": 500, "batch_size": 100, "learning_rate": 5e-4, "weight_decay": 0.1},
+            "model": {**_MODEL, "epochs": 500, "batch_size": 100, "learning_rate": 5e-4},
             "samples": 200,
             "binarised_by": 20161,
         },
