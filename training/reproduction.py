@@ -30,7 +30,7 @@ from training.data import Dataset, Splits
 from training.errors import ConfigError, DataError, nearest
 from training.export import Trained, export
 from training.fit import build, learned, train
-from training.probe import Labelled, Settings
+from training.probe import Classifier, Labelled, Settings, linear_probe
 from training.progress import Progress
 from training.run import Run
 from training.scaling import Scaling
@@ -211,6 +211,11 @@ class Bench:
         """The recipe's, of which validation chooses one."""
         return [Settings(**settings) for settings in self.recipe["classifiers"]]
 
+    def probe(self, features: Callable[[Tensor], Tensor]) -> Classifier:
+        """The best of the recipe's linear classifiers on what `features` makes of MNIST's images."""
+        train, validation = self.mnist.train.mapped(features), self.mnist.validation.mapped(features)
+        return linear_probe(train, validation, self.seed, self.classifiers())
+
     def publish(self, trained: Trained) -> None:
         """As `hourglass-train fit` does. The last step of a run: done again, it would be another version."""
         with self._progress.step(f"exporting {trained.config.name}"):
@@ -222,3 +227,8 @@ class Bench:
     def bar(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Gives the function to call with what has been done since its last call."""
         return self._progress.bar(what, total)
+
+
+def embed(trained: Trained, rows: Tensor) -> Tensor:
+    """Embeddings of rows in input units: [n, embedding_dim]."""
+    return trained.served.autoencoder.encode(trained.served.scaling(rows))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from training.probe import linear_probe
-from training.reproduction import Bench, Budget, Claim, Reproduction, at_most
+from training.reproduction import Bench, Budget, Claim, Reproduction, at_most, embed
 
 _SOURCE = "table 1, from memory"
 
@@ -51,14 +49,9 @@ class DenoisingFeatures(Reproduction):
     }
 
     def run(self, bench: Bench) -> dict[str, float]:
-        train, validation = bench.mnist.train, bench.mnist.validation
-        trained = bench.fit("model", train.rows, validation.rows)
-        model, scaling = trained.served.autoencoder, trained.served.scaling
-
-        def features(rows: Tensor) -> Tensor:
-            return model.encode(scaling(rows))
-
-        found = linear_probe(train.mapped(features), validation.mapped(features), bench.seed, bench.classifiers())
+        trained = bench.fit("model", bench.mnist.train.rows, bench.mnist.validation.rows)
+        features = partial(embed, trained)
+        found = bench.probe(features)
         results = {
             "linear_error_percent": 100 * found.error(bench.test_set().mapped(features)),
             "validation_error_percent": 100 * found.validation,

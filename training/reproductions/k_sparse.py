@@ -12,7 +12,7 @@ from torch import Tensor
 from training.export import Trained
 from training.fit import build
 from training.graphs import Served
-from training.probe import Classifier, linear_probe
+from training.probe import Classifier
 from training.reproduction import Bench, Budget, Claim, Reproduction, at_most
 from training.scaling import Scaling
 from training.variants.k_sparse import KSparse, largest
@@ -52,16 +52,13 @@ class KSparseFeatures(Reproduction):
     }
 
     def run(self, bench: Bench) -> dict[str, float]:
-        train, validation = bench.mnist.train, bench.mnist.validation
-        trained = bench.fit("model", train.rows, validation.rows)
+        trained = bench.fit("model", bench.mnist.train.rows, bench.mnist.validation.rows)
         model, scaling = trained.served.autoencoder, trained.served.scaling
         assert isinstance(model, KSparse)
         found: dict[int, Classifier] = {}
         for alpha in bench.recipe["alphas"]:
             features = partial(_features, model, scaling, alpha * model.k)
-            found[alpha] = linear_probe(
-                train.mapped(features), validation.mapped(features), bench.seed, bench.classifiers()
-            )
+            found[alpha] = bench.probe(features)
             bench.say(f"alpha {alpha}: {100 * found[alpha].validation:.2f} % of the validation images")
         alpha = min(found, key=lambda key: found[key].validation)
         features = partial(_features, model, scaling, alpha * model.k)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from training.export import Trained
-from training.probe import linear_probe
-from training.reproduction import Bench, Budget, Claim, Reproduction, at_most
+from training.reproduction import Bench, Budget, Claim, Reproduction, at_most, embed
 
 
 class SparseActivations(Reproduction):
@@ -46,14 +46,9 @@ class SparseActivations(Reproduction):
     }
 
     def run(self, bench: Bench) -> dict[str, float]:
-        train, validation = bench.mnist.train, bench.mnist.validation
-        trained = bench.fit("model", train.rows, validation.rows)
-        model, scaling = trained.served.autoencoder, trained.served.scaling
-
-        def activations(rows: Tensor) -> Tensor:
-            return model.encode(scaling(rows))
-
-        found = linear_probe(train.mapped(activations), validation.mapped(activations), bench.seed, bench.classifiers())
+        trained = bench.fit("model", bench.mnist.train.rows, bench.mnist.validation.rows)
+        activations = partial(embed, trained)
+        found = bench.probe(activations)
         test = bench.test_set().mapped(activations)
         rhohat = test.rows.double().mean(dim=0)
         deviation = 100 * (rhohat / bench.recipe["model"]["options"]["rho"] - 1).abs()
