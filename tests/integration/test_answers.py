@@ -196,13 +196,15 @@ def wait_until_idle(running: Running) -> None:
 
 def test_an_expired_call_is_not_run(running: Running) -> None:
     x = rows(1024, 8)
+    before = running.server.metric("hourglass_rows_total", model="heavy", graph="model")
     busy = [running.stub.Score.future(pb.ScoreRequest(model="heavy", tensor=wire.tensor(x))) for _ in range(12)]
     late = wire.failure(running.stub.Score, pb.ScoreRequest(model="heavy", tensor=wire.tensor(x)), timeout=0.5)
     assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
     for call in busy:
         call.result(timeout=60)
     wait_until_idle(running)
-    assert running.server.metric("hourglass_requests_total", method="Score", code="DEADLINE_EXCEEDED") == 1
+    # Not the status that was counted: the caller, whose clock began earlier, may cancel before the server sees it expire.
+    assert running.server.metric("hourglass_rows_total", model="heavy", graph="model") == before + 12 * len(x)
 
 
 def test_health_names(running: Running) -> None:
