@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hourglass.contract import layout
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import (
+    CLIPPED,
     DECODER,
     EMBEDDING,
     EMBEDDING_STDDEV,
@@ -25,6 +26,7 @@ from hourglass.contract.manifest import (
     INPUT,
     MODEL,
     RECONSTRUCTION,
+    RECONSTRUCTION_ERROR,
     SCORE,
     Array,
     Column,
@@ -40,32 +42,45 @@ from hourglass.contract.manifest import (
 
 @dataclass(frozen=True)
 class Linear:
-    """embedding = x W, reconstruction = x W Wᵀ, score = mean squared error; with a prior, stddev = |embedding| + 1."""
+    """With s = x clipped to ±clip: embedding = s W, reconstruction = s W Wᵀ, score = the sum of squared errors; with a
+    prior, stddev = |embedding| + 1."""
 
     weights: np.ndarray
     prior: bool = False
+    clip: float = 1e9
 
     @classmethod
-    def random(cls, width: int = 4, embedding_size: int = 2, seed: int = 0, prior: bool = False) -> Linear:
+    def random(
+        cls, width: int = 4, embedding_size: int = 2, seed: int = 0, prior: bool = False, clip: float = 1e9
+    ) -> Linear:
         rng = np.random.default_rng(seed)
-        return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32), prior)
+        return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32), prior, clip)
 
     def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        embedding = rows @ self.weights
+        scaled = np.clip(rows, -self.clip, self.clip)
+        embedding = scaled @ self.weights
         reconstruction = embedding @ self.weights.T
-        error = (rows - reconstruction) ** 2
+        error = (scaled - reconstruction) ** 2
         answers = {
             EMBEDDING: embedding,
             RECONSTRUCTION: reconstruction,
-            SCORE: error.mean(axis=1),
+            SCORE: error.sum(axis=1),
             FEATURE_ERROR: error,
+            RECONSTRUCTION_ERROR: error.mean(axis=1),
+            CLIPPED: (scaled != rows).sum(axis=1).astype(np.float32),
         }
         return {**answers, EMBEDDING_STDDEV: np.abs(embedding) + 1} if self.prior else answers
 
     def graphs(self, work: int = 0) -> dict[str, bytes]:
         """The three graphs. `work`: that many multiplications with a 512 x 512 matrix a row are done for nothing."""
         w, wt = numpy_helper.from_array(self.weights, "w"), numpy_helper.from_array(self.weights.T.copy(), "wt")
-        encode = [helper.make_node("MatMul", [INPUT, "w"], [EMBEDDING])]
+        ends = [
+            numpy_helper.from_array(np.float32(end), name) for name, end in (("low", -self.clip), ("high", self.clip))
+        ]
+        encode = [
+            helper.make_node("Clip", [INPUT, "low", "high"], ["scaled"]),
+            helper.make_node("MatMul", ["scaled", "w"], [EMBEDDING]),
+        ]
         one = numpy_helper.from_array(np.ones(1, dtype=np.float32), "one")
         if self.prior:
             encode += [
@@ -74,21 +89,26 @@ class Linear:
             ]
         decode = helper.make_node("MatMul", [EMBEDDING, "wt"], [RECONSTRUCTION])
         score = [
-            helper.make_node("Sub", [INPUT, RECONSTRUCTION], ["residual"]),
+            helper.make_node("Sub", ["scaled", RECONSTRUCTION], ["residual"]),
             helper.make_node("Mul", ["residual", "residual"], [FEATURE_ERROR]),
-            helper.make_node("ReduceMean", [FEATURE_ERROR, "axes"], ["mean"], keepdims=0),
+            helper.make_node("ReduceMean", [FEATURE_ERROR, "axes"], [RECONSTRUCTION_ERROR], keepdims=0),
+            helper.make_node("ReduceSum", [FEATURE_ERROR, "axes"], ["sum"], keepdims=0),
+            helper.make_node("Equal", [INPUT, "scaled"], ["kept"]),
+            helper.make_node("Not", ["kept"], ["outside"]),
+            helper.make_node("Cast", ["outside"], ["changed"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["changed", "axes"], [CLIPPED], keepdims=0),
         ]
         axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")
         wasted, initializers = _waste(work, self.weights.shape[0])
         return {
-            MODEL: self._graph(MODEL, [*encode, decode, *score, *wasted], [w, wt, axes, one, *initializers]),
-            ENCODER: self._graph(ENCODER, encode, [w, one]),
+            MODEL: self._graph(MODEL, [*encode, decode, *score, *wasted], [w, wt, axes, one, *ends, *initializers]),
+            ENCODER: self._graph(ENCODER, encode, [w, one, *ends]),
             DECODER: self._graph(DECODER, [decode], [wt]),
         }
 
     def _graph(self, file: str, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> bytes:
         row, embedding = [self.weights.shape[0]], [self.weights.shape[1]]
-        shapes = {INPUT: row, RECONSTRUCTION: row, FEATURE_ERROR: row, SCORE: []}
+        shapes = {INPUT: row, RECONSTRUCTION: row, FEATURE_ERROR: row, SCORE: [], RECONSTRUCTION_ERROR: [], CLIPPED: []}
         shapes |= {EMBEDDING: embedding, EMBEDDING_STDDEV: embedding}
         input_name, outputs = GRAPHS[file]
         if self.prior and EMBEDDING in outputs:
@@ -106,7 +126,7 @@ class Linear:
 def _waste(work: int, width: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """A chain of multiplications whose result, exactly zero, is added to the score."""
     if not work:
-        return [helper.make_node("Identity", ["mean"], [SCORE])], []
+        return [helper.make_node("Identity", ["sum"], [SCORE])], []
     wide = np.random.default_rng(1).standard_normal((width, 512)).astype(np.float32)
     square = np.eye(512, dtype=np.float32)[::-1].copy()
     initializers = [
@@ -118,7 +138,7 @@ def _waste(work: int, width: int) -> tuple[list[onnx.NodeProto], list[onnx.Tenso
     nodes += [helper.make_node("MatMul", [f"waste{i}", "square"], [f"waste{i + 1}"]) for i in range(work)]
     nodes += [
         helper.make_node("MatMul", [f"waste{work}", "zero"], ["nothing"]),
-        helper.make_node("Add", ["mean", "nothing"], [SCORE]),
+        helper.make_node("Add", ["sum", "nothing"], [SCORE]),
     ]
     return nodes, initializers
 
@@ -141,8 +161,10 @@ def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None 
         embedding_size=model.weights.shape[1],
         embedding_space_id=entries[ENCODER].sha256[:16],
         prior="standard_normal" if model.prior else None,
-        scaling=Scaling(shift=Array.pack(np.zeros(())), scale=Array.pack(np.ones(())), low=-1e9, high=1e9),
-        score=ScoreDefinition(name="mean_squared_error", formula="mean over features of (x - reconstruction)^2"),
+        scaling=Scaling(
+            shift=Array.pack(np.zeros(())), scale=Array.pack(np.ones(())), low=-model.clip, high=model.clip
+        ),
+        score=ScoreDefinition(name="squared_error", formula="sum over features of (x - reconstruction)^2"),
         calibration=Calibration.from_scores(model.answers(calibration_rows)[SCORE], 0.05),
         golden=GoldenRows(
             input=Array.pack(golden),

@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from hourglass.contract.manifest import (
+    CLIPPED,
     DECODER,
     EMBEDDING,
     EMBEDDING_STDDEV,
@@ -22,6 +23,7 @@ from hourglass.contract.manifest import (
     GRAPHS,
     MODEL,
     RECONSTRUCTION,
+    RECONSTRUCTION_ERROR,
     SCORE,
 )
 from training.autoencoder import Autoencoder
@@ -45,8 +47,14 @@ class Served(nn.Module):
         scaled = self.scaling(rows)
         answers: dict[str, Tensor] = self.autoencoder(scaled)
         score, feature_error = self.score(scaled, answers)
-        reconstruction = self.scaling.inverse(answers[RECONSTRUCTION])
-        answers |= {RECONSTRUCTION: reconstruction, SCORE: score, FEATURE_ERROR: feature_error}
+        reconstruction = answers[RECONSTRUCTION]
+        answers |= {
+            RECONSTRUCTION: self.scaling.inverse(reconstruction),
+            SCORE: score,
+            FEATURE_ERROR: feature_error,
+            RECONSTRUCTION_ERROR: (scaled - reconstruction).square().flatten(1).mean(dim=1),
+            CLIPPED: self.scaling.clipped(rows),
+        }
         return {name: answers[name] for name in outputs(MODEL, self.autoencoder)}
 
     def units(self) -> dict[str, Tensor]:

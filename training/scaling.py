@@ -42,7 +42,16 @@ class Scaling(nn.Module):
         return cls(shift.float(), scale, low, high)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return ((rows - self.shift) / self.scale).clamp(self.low, self.high)
+        return self._unclipped(rows).clamp(self.low, self.high)
+
+    def clipped(self, rows: Tensor) -> Tensor:
+        """How many of each row's numbers `forward` changes by clipping: float32 [n]."""
+        unclipped = self._unclipped(rows)
+        outside = (unclipped < self.low) | (unclipped > self.high)
+        return outside.flatten(1).float().sum(dim=1)
+
+    def _unclipped(self, rows: Tensor) -> Tensor:
+        return (rows - self.shift) / self.scale
 
     def inverse(self, scaled: Tensor) -> Tensor:
         return scaled * self.scale + self.shift

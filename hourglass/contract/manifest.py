@@ -20,6 +20,8 @@ EMBEDDING_STDDEV = "embedding_stddev"
 RECONSTRUCTION = "reconstruction"
 SCORE = "score"
 FEATURE_ERROR = "feature_error"
+RECONSTRUCTION_ERROR = "reconstruction_error"
+CLIPPED = "clipped"
 
 # A golden row whose answer may be wrong by more than this share proves nothing.
 _LARGEST_TOLERANCE = 0.01
@@ -27,10 +29,13 @@ _LARGEST_TOLERANCE = 0.01
 # The precision of a session.
 FLOAT32 = "float32"
 
-# Input and outputs of each graph, by name: the part of the contract that onnxruntime can check. A model with a prior
-# has embedding_stddev besides, wherever it has embedding.
+# Input and outputs of each graph, by name: the part of the contract that onnxruntime can check. All are float32. A
+# model with a prior has embedding_stddev besides, wherever it has embedding.
+#   feature_error         >= 0, the row's shape; a feature's share of their sum is its share in the score
+#   reconstruction_error  mean over features of the squared error in scaled units, whatever the score is
+#   clipped               how many of the row's numbers the scaling clipped
 GRAPHS = {
-    MODEL: (INPUT, (EMBEDDING, RECONSTRUCTION, SCORE, FEATURE_ERROR)),
+    MODEL: (INPUT, (EMBEDDING, RECONSTRUCTION, SCORE, FEATURE_ERROR, RECONSTRUCTION_ERROR, CLIPPED)),
     ENCODER: (INPUT, (EMBEDDING,)),
     DECODER: (EMBEDDING, (RECONSTRUCTION,)),
 }
@@ -132,7 +137,33 @@ class ScoreDefinition(_Strict):
     formula: str
 
 
+class Recalibration(_Strict):
+    """Where the calibration is from, when it is not from the fit; the graphs are those of `from_version`.
+
+    data_sha256: of the `rows` rows that calibrated, as that of a fit's. fitted: when the graphs were made.
+    """
+
+    from_version: Annotated[int, Field(ge=1)]
+    fitted: AwareDatetime
+    data: str
+    data_sha256: str
+    rows: Annotated[int, Field(ge=1)]
+
+
+class Detection(_Strict):
+    """How well anomalies that were at hand were told from the calibration rows: rows whose label the fit excluded.
+
+    methods: `model`, and the baselines that learned from the same rows -> measure -> value.
+    """
+
+    normal_rows: Annotated[int, Field(ge=1)]
+    anomalous_rows: Annotated[int, Field(ge=1)]
+    methods: dict[str, dict[str, float]]
+
+
 class Provenance(_Strict):
+    """How the version came to be. data, data_sha256, rows, seed, config, versions, metrics: of the fit."""
+
     created: AwareDatetime
     data: str
     data_sha256: str
@@ -141,6 +172,8 @@ class Provenance(_Strict):
     config: dict[str, Any]
     versions: dict[str, str]
     metrics: dict[str, float]
+    detection: Detection | None = None
+    recalibrated: Recalibration | None = None
 
 
 class Manifest(_Strict):
@@ -200,6 +233,8 @@ class Manifest(_Strict):
             RECONSTRUCTION: self.row_shape,
             SCORE: [],
             FEATURE_ERROR: self.row_shape,
+            RECONSTRUCTION_ERROR: [],
+            CLIPPED: [],
         }
         return {name: shapes[name] for name in self.graph_outputs(MODEL)}
 

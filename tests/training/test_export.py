@@ -82,6 +82,17 @@ def test_the_score_is_the_mean_squared_error_in_scaled_units(published: Path):
     feature_error = ((DIGITS - whole["reconstruction"]) / 16) ** 2
     assert_close(whole["feature_error"], feature_error)
     assert_close(whole["score"], feature_error.mean(axis=(1, 2)))
+    assert_close(whole["reconstruction_error"], whole["score"])
+
+
+def test_clipped_numbers_are_counted(published: Path):
+    rows = DIGITS[:3].copy()
+    rows[1, 0, :5] = 1e6
+    rows[2, 3, 3], rows[2, 4] = -3e38, 1e3
+    rows[0, 0, 0] = 2 * 16  # at the end of what is kept: not changed, so not counted
+    whole = answers(read(published), MODEL, rows)
+    assert whole["clipped"].tolist() == [0, 5, 9]
+    assert whole["clipped"].dtype == np.float32
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
@@ -99,7 +110,7 @@ def test_a_row_of_nan_spoils_no_other(published: Path):
     artefact = read(published)
     clean, spoilt = answers(artefact, MODEL, DIGITS[:5]), answers(artefact, MODEL, rows)
     for name, value in spoilt.items():
-        assert np.isnan(value[2]).any(), name
+        assert np.isnan(value[2]).any() or name == "clipped", name
         assert_close(value[[0, 1, 3, 4]], clean[name][[0, 1, 3, 4]])
 
 
