@@ -75,7 +75,8 @@ class Linear:
         """The three graphs. `work`: that many multiplications with a 512 x 512 matrix a row are done for nothing."""
         w, wt = numpy_helper.from_array(self.weights, "w"), numpy_helper.from_array(self.weights.T.copy(), "wt")
         ends = [
-            numpy_helper.from_array(np.float32(end), name) for name, end in (("low", -self.clip), ("high", self.clip))
+            numpy_helper.from_array(np.array(end, dtype=np.float32), name)
+            for name, end in (("low", -self.clip), ("high", self.clip))
         ]
         encode = [
             helper.make_node("Clip", [INPUT, "low", "high"], ["scaled"]),
