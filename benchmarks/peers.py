@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 REQUIREMENTS = {
     "pythae": ("pythae==0.1.2", "torch==2.13.*"),
     "pyod": ("pyod==3.6.7", "torch==2.13.*", "tqdm"),
 }
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hourglass-benchmarks"
-_WORKER = Path(__file__).with_name("peer_worker.py")
 
 
 class Peer:
-    """A process of the peer's environment that holds the rows and waits to be asked."""
+    """A process of the peer's environment that waits to be asked."""
 
-    def __init__(self, name: str, rows: Path, settings: dict[str, Any]) -> None:
-        """rows: a .npy file, float32 in scaled units. Makes the environment when there is none (minutes)."""
-        self.name = name
+    def __init__(self, name: str, worker: str, *arguments: str | Path) -> None:
+        """worker: a file beside this one. Makes the environment when there is none (minutes)."""
+        self._name, self._worker = name, worker
         self._process = subprocess.Popen(
-            [_environment(name), _WORKER, name, rows, json.dumps(settings)],
+            [_environment(name), Path(__file__).with_name(worker), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
 
-    def rows_per_second(self) -> float:
-        """Train once, from the beginning."""
+    def ask(self, question: str = "") -> str:
+        """One line to the worker, one line back. Raises RuntimeError when it ends instead."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{question}\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self.name} failed: run {_WORKER.name} by hand to see why")
-        return float(answer)
+            raise RuntimeError(f"{self._name} failed: run {self._worker} by hand to see why")
+        return answer
 
     def __enter__(self) -> Peer:
         return self

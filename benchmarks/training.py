@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import statistics
 import sys
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +101,8 @@ def _compare(recipe: Recipe, folder: Path | None, repetitions: int, peers: bool)
             np.save(file, rows.numpy())
             settings = config.model_dump(include={"hidden", "embedding_dim", "batch_size", "epochs"})
             for name in REQUIREMENTS:
-                loops[name] = stack.enter_context(Peer(name, file, settings)).rows_per_second
+                peer = stack.enter_context(Peer(name, "peer_worker.py", name, file, json.dumps(settings)))
+                loops[name] = partial(_peer, peer)
         for loop in loops.values():
             loop()  # the first steps of a process are slow
         speeds: dict[str, list[float]] = {name: [] for name in loops}
@@ -136,6 +139,11 @@ def _ours(config: FitConfig, dataset: Dataset, rows: Tensor, early_stop: Tensor)
     started = time.perf_counter()
     train(run, rows, early_stop, Progress(Console(file=io.StringIO())))
     return config.epochs * len(rows) / (time.perf_counter() - started)
+
+
+def _peer(peer: Peer) -> float:
+    """Rows per second."""
+    return float(peer.ask())
 
 
 def _report(recipe: Recipe, source: str, speeds: Mapping[str, list[float]]) -> int:
