@@ -1,4 +1,4 @@
-"""What a score means: conformal p-values and thresholds from held-out scores.
+"""What a score means: conformal p-values, thresholds and false discoveries from held-out scores.
 
 Scores of rows that neither training nor early stopping saw are exchangeable with scores of fresh normal rows, which
 is all that the promises below need (Bates et al. 2023, "Testing for outliers with conformal p-values").
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _BODY = 1_000
 _TAIL = 1_000
+# Of a p-value that travelled as float32: its last bit must not decide a verdict.
+_ROUNDING = 1e-6
 
 
 class FalseAlarmRateError(ValueError):
@@ -86,8 +88,7 @@ class Calibration(BaseModel):
     def threshold(self, false_alarm_rate: float) -> float:
         """The ceil((n + 1)(1 - rate))-th smallest calibration score: a fresh normal row exceeds it with probability
         at most `false_alarm_rate`. Raises FalseAlarmRateError."""
-        if not 0 < false_alarm_rate < 1:
-            raise FalseAlarmRateError(f"a false-alarm rate lies between 0 and 1, not {false_alarm_rate:g}")
+        _check_rate(false_alarm_rate)
         # ceil((n+1)(1-a)) written as n+1-floor((n+1)a): 99 rows promise exactly 1 % in spite of binary fractions.
         rank = self.rows + 1 - math.floor((self.rows + 1) * false_alarm_rate * (1 + 1e-12))
         if rank > self.rows:
@@ -97,6 +98,22 @@ class Calibration(BaseModel):
             )
         return self.scores[int(np.searchsorted(self.ranks, rank))]
 
+    def beyond(self, false_alarm_rate: float) -> int:
+        """One more than the calibration rows that score above the threshold: k.
+
+        Calibration rows are drawn by chance, and with them the share of fresh normal rows above the threshold: it comes
+        from Beta(k, n + 1 - k) (Vovk 2012, "Conditional validity of inductive conformal predictors"). Raises
+        FalseAlarmRateError.
+        """
+        kept = int(np.searchsorted(self._sorted, self.threshold(false_alarm_rate), side="right"))
+        return self.rows + 1 - self.ranks[kept - 1]
+
+    def rate_of(self, threshold: float) -> float:
+        """(1 + #{calibration > threshold}) / (n + 1), the false-alarm rate that a threshold promises: a fresh normal
+        row exceeds it with probability at most this."""
+        kept = self._below[np.searchsorted(self._sorted, threshold, side="right")]
+        return float((1 + self.rows - kept) / (self.rows + 1))
+
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """(1 + #{calibration >= s}) / (n + 1) for each s. scores: float [m] -> float64 [m] in (0, 1].
 
@@ -105,3 +122,28 @@ class Calibration(BaseModel):
         below = self._below[np.searchsorted(self._sorted, scores, side="left")]
         p_values: np.ndarray = (1 + self.rows - below) / (self.rows + 1)
         return p_values
+
+
+def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:
+    """Which of these rows are anomalies, so that on average at most `rate` of those called so are normal rows.
+
+    With the p-values in ascending order, the k rows up to the largest k with p_k <= k / m * rate (Benjamini & Hochberg
+    1995, "Controlling the false discovery rate"). Conformal p-values share their calibration rows and so are not
+    independent, but positively dependent in the way that keeps the promise (PRDS: Bates et al. 2023, theorem 2). It is
+    a promise about this set of rows as a whole: neither about a part of it nor about several sets put together.
+
+    p_values: float [m], float32 will do: a p-value may exceed its bound by one part in a million -> bool [m]. Raises
+    FalseAlarmRateError.
+    """
+    _check_rate(rate)
+    p_values = np.asarray(p_values, dtype=np.float64)
+    ascending = np.sort(p_values)
+    bounds = np.arange(1, len(ascending) + 1) / max(len(ascending), 1) * (rate * (1 + _ROUNDING))
+    within = ascending[(ascending <= bounds) & (ascending < 1)]
+    called: np.ndarray = p_values <= within.max(initial=0)
+    return called
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise FalseAlarmRateError(f"a false-alarm rate lies between 0 and 1, not {rate:g}")

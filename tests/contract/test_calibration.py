@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hourglass.contract.calibration import Calibration, FalseAlarmRateError
+from hourglass.contract.calibration import Calibration, FalseAlarmRateError, benjamini_hochberg
 
 SCORES = st.lists(st.floats(0, 100, width=32), min_size=19, max_size=300)
 
@@ -44,6 +45,74 @@ def test_verdict_and_p_value_say_the_same(seed: int, n: int, rate: float, decima
     by_threshold = scores > calibration.threshold(rate)
     by_p_value = calibration.p_values(scores) <= rate * (1 + 1e-12)
     np.testing.assert_array_equal(by_threshold, by_p_value)
+
+
+@given(calibration=SCORES, threshold=st.floats(-1, 101, width=32))
+def test_the_rate_of_a_threshold_counts_the_calibration_rows_above_it(
+    calibration: list[float], threshold: float
+) -> None:
+    above = sum(score > threshold for score in calibration)
+    kept = Calibration.from_scores(np.array(calibration), 0.05)
+    assert kept.rate_of(threshold) == (1 + above) / (len(calibration) + 1)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(19, 9_000), rate=st.floats(0.05, 0.9))
+def test_a_threshold_promises_the_rate_it_was_made_for(seed: int, n: int, rate: float) -> None:
+    calibration = Calibration.from_scores(np.random.default_rng(seed).exponential(size=n), 0.05)
+    promised = calibration.rate_of(calibration.threshold(rate))
+    assert promised <= rate * (1 + 1e-12)
+    assert calibration.threshold(promised) == calibration.threshold(rate)
+
+
+def by_definition(p_values: list[Fraction], rate: Fraction) -> list[bool]:
+    """Benjamini & Hochberg (1995): the largest k such that k p-values are at most k / m * rate."""
+    bounds = [rate * k / len(p_values) for k in range(len(p_values), 0, -1)]
+    bound = next((b for b in bounds if sum(p <= b for p in p_values) >= b * len(p_values) / rate), Fraction(0))
+    return [p <= bound for p in p_values]
+
+
+@given(
+    n=st.integers(1, 400),
+    counts=st.lists(st.integers(1, 401), min_size=1, max_size=60),
+    rate=st.sampled_from([Fraction(k, 20) for k in range(1, 20)]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_false_discoveries_are_controlled_by_the_definition(
+    n: int, counts: list[int], rate: Fraction, dtype: type[np.floating]
+) -> None:
+    """Conformal p-values k / (n + 1): many lie exactly on their bound, where rounding must not decide."""
+    exact = [Fraction(min(count, n + 1), n + 1) for count in counts]
+    called = benjamini_hochberg(np.array([float(p) for p in exact], dtype=dtype), float(rate))
+    assert called.dtype == np.bool_
+    assert called.tolist() == by_definition(exact, rate)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_p_value_exactly_on_its_bound_is_within(dtype: type[np.floating]) -> None:
+    for m in range(1, 300):
+        on_the_bounds = np.arange(1, m + 1) / m * 0.1
+        assert benjamini_hochberg(on_the_bounds.astype(dtype), 0.1).all()
+        assert not benjamini_hochberg((on_the_bounds * 1.00001).astype(dtype), 0.1).any()
+
+
+def test_no_rows_no_discoveries_and_a_p_value_of_one_is_none() -> None:
+    assert benjamini_hochberg(np.array([]), 0.1).shape == (0,)
+    assert not benjamini_hochberg(np.ones(3), np.nextafter(1, 0)).any()
+
+
+def test_the_share_of_false_discoveries_is_as_promised() -> None:
+    rng = np.random.default_rng(4)
+    shares, found = [], 0
+    for _ in range(400):
+        calibration = Calibration.from_scores(rng.standard_normal(999), 0.01)
+        scores = rng.standard_normal(200)
+        scores[:40] += 3.5
+        called = benjamini_hochberg(calibration.p_values(scores), 0.1)
+        shares.append(called[40:].sum() / max(called.sum(), 1))
+        found += int(called[:40].sum())
+    # Of 200 rows 160 are normal: the procedure keeps it at 160 / 200 of what was asked.
+    assert np.mean(shares) == pytest.approx(0.08, abs=3 * np.std(shares) / np.sqrt(400))
+    assert found > 0.7 * 40 * 400
 
 
 def test_many_scores_are_summarised_on_the_safe_side_and_the_tail_is_exact() -> None:
@@ -85,6 +154,8 @@ def test_the_smallest_promised_rate_is_one_over_n_plus_one(n: int, rate: float) 
 def test_a_rate_outside_zero_and_one_is_refused(rate: float) -> None:
     with pytest.raises(FalseAlarmRateError, match="between 0 and 1"):
         Calibration.from_scores(np.arange(99.0), 0.05).threshold(rate)
+    with pytest.raises(FalseAlarmRateError, match="between 0 and 1"):
+        benjamini_hochberg(np.array([0.01]), rate)
 
 
 @pytest.mark.parametrize(
