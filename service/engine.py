@@ -9,12 +9,15 @@ from types import MappingProxyType
 import numpy as np
 
 from hourglass.contract.manifest import (
+    CLIPPED,
     DECODER,
     EMBEDDING,
     EMBEDDING_STDDEV,
     ENCODER,
+    FEATURE_ERROR,
     MODEL,
     RECONSTRUCTION,
+    RECONSTRUCTION_ERROR,
     SCORE,
     Manifest,
 )
@@ -47,9 +50,13 @@ class LiveModel:
         """float32 [n, *row_shape] -> the same shape and units."""
         return (await self.batchers[MODEL].submit(rows, (RECONSTRUCTION,), timeout))[RECONSTRUCTION]
 
-    async def score(self, rows: np.ndarray, timeout: float | None) -> np.ndarray:
-        """float32 [n, *row_shape] -> [n]."""
-        return (await self.batchers[MODEL].submit(rows, (SCORE,), timeout))[SCORE]
+    async def score(self, rows: np.ndarray, timeout: float | None, *, explain: bool = False) -> Answer:
+        """float32 [n, *row_shape] -> SCORE, RECONSTRUCTION_ERROR and CLIPPED, [n] each; and if asked to explain them,
+        FEATURE_ERROR and RECONSTRUCTION, [n, *row_shape]."""
+        outputs: tuple[str, ...] = (SCORE, RECONSTRUCTION_ERROR, CLIPPED)
+        if explain:
+            outputs += (FEATURE_ERROR, RECONSTRUCTION)
+        return await self.batchers[MODEL].submit(rows, outputs, timeout)
 
     async def decode(self, embeddings: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, embedding_size] -> [n, *row_shape], in input units."""

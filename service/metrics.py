@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = tuple(2.0**power for power in range(0, 15))
-_GRAPH = ("model", "version", "graph")
+_MODEL = ("model", "version")
+_GRAPH = (*_MODEL, "graph")
 
 
 class Metrics:
@@ -61,6 +62,16 @@ class Metrics:
             "hourglass_batch_rows", "Rows run together", _GRAPH, buckets=_ROWS, registry=registry
         )
         self._queue_rows = Gauge("hourglass_queue_rows", "Rows that wait now", _GRAPH, registry=registry)
+        self._scored_rows = Counter("hourglass_scored_rows_total", "Rows that were scored", _MODEL, registry=registry)
+        self._anomalies = Counter(
+            "hourglass_anomalies_total", "Scored rows that were called anomalies", _MODEL, registry=registry
+        )
+        self._clipped_values = Counter(
+            "hourglass_clipped_values_total",
+            "Numbers of scored rows so far from the training data that they were clipped",
+            _MODEL,
+            registry=registry,
+        )
         self._rejected = Counter(
             "hourglass_rejected_total",
             "Requests refused without being run",
@@ -70,7 +81,7 @@ class Metrics:
         self._load_seconds = Gauge(
             "hourglass_model_load_seconds",
             "Time from reading a version to its being proven",
-            ("model", "version"),
+            _MODEL,
             registry=registry,
         )
         self._load_failures = Counter(
@@ -113,6 +124,12 @@ class Metrics:
             # Asked at scrape time: the hot path pays nothing for it.
             waiting = partial(getattr, batcher, "queued_rows")
             self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
+
+    def scored(self, model: LiveModel, rows: int, anomalies: int, clipped: int) -> None:
+        labels = model.name, str(model.version)
+        self._scored_rows.labels(*labels).inc(rows)
+        self._anomalies.labels(*labels).inc(anomalies)
+        self._clipped_values.labels(*labels).inc(clipped)
 
     def load_failed(self, model: str) -> None:
         self._load_failures.labels(model).inc()

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 import grpc
 import numpy as np
 from google.protobuf.message import Message
 
-from hourglass.contract.calibration import FalseAlarmRateError
+from hourglass.contract.manifest import CLIPPED, FEATURE_ERROR, RECONSTRUCTION, RECONSTRUCTION_ERROR, SCORE
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import tensors
+from service import explanation, tensors, verdicts
 from service.engine import Engine, LiveModel
-from service.errors import InvalidInput
+from service.metrics import Metrics
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
 
 
 class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
-    def __init__(self, engine: Engine, limits: pb.Limits) -> None:
+    def __init__(self, engine: Engine, limits: pb.Limits, metrics: Metrics) -> None:
         self._engine = engine
         self._limits = limits
+        self._metrics = metrics
 
     async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> pb.EmbedResponse:
         model = self._engine.get(request.model, request.version)
@@ -38,21 +40,30 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
     async def Score(self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext) -> pb.ScoreResponse:
         model = self._engine.get(request.model, request.version)
         calibration = model.manifest.calibration
-        asked = request.HasField("false_alarm_rate")
-        false_alarm_rate = request.false_alarm_rate if asked else calibration.false_alarm_rate
-        try:
-            threshold = calibration.threshold(false_alarm_rate)
-        except FalseAlarmRateError as error:
-            raise InvalidInput(str(error), reason="BAD_FALSE_ALARM_RATE", field="false_alarm_rate") from None
-        score = await model.score(self._rows(request, model), context.time_remaining())
-        return pb.ScoreResponse(
+        rule, k = verdicts.rule(request, calibration), explanation.how_many(request)
+        rows = self._rows(request, model)
+        answer = await model.score(rows, context.time_remaining(), explain=k > 0 or request.feature_errors)
+        verdict = verdicts.judge(rule, calibration, answer[SCORE])
+        clipped = answer[CLIPPED].astype(np.int32)
+        self._metrics.scored(model, len(rows), int(verdict.is_anomaly.sum()), int(clipped.sum()))
+        response = pb.ScoreResponse(
             model=_version(model),
-            score=tensors.encode(score),
-            p_value=tensors.encode(calibration.p_values(score)),
-            is_anomaly=tensors.encode(score > threshold),
-            threshold=threshold,
-            false_alarm_rate=false_alarm_rate,
+            score=tensors.encode(answer[SCORE]),
+            p_value=tensors.encode(verdict.p_value),
+            is_anomaly=tensors.encode(verdict.is_anomaly),
+            threshold=verdict.threshold,
+            false_alarm_rate=verdict.false_alarm_rate,
+            reconstruction_error=tensors.encode(answer[RECONSTRUCTION_ERROR]),
+            clipped=tensors.encode(clipped),
         )
+        if k:
+            errors = answer[FEATURE_ERROR], answer[RECONSTRUCTION]
+            # In a thread: of many wide rows it takes long enough for other calls to notice.
+            top = await asyncio.to_thread(explanation.top_features, rows, *errors, k)
+            response.top_features.CopyFrom(_top_features(top))
+        if request.feature_errors:
+            response.feature_errors.CopyFrom(tensors.encode(answer[FEATURE_ERROR]))
+        return response
 
     async def Decode(self, request: pb.DecodeRequest, context: grpc.aio.ServicerContext) -> pb.DecodeResponse:
         model = self._engine.get(request.model, request.version)
@@ -83,6 +94,15 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
 
 def _version(model: LiveModel) -> pb.ModelVersion:
     return pb.ModelVersion(name=model.name, version=model.version, embedding_space_id=model.manifest.embedding_space_id)
+
+
+def _top_features(top: explanation.TopFeatures) -> pb.TopFeatures:
+    return pb.TopFeatures(
+        feature=tensors.encode(top.feature),
+        share=tensors.encode(top.share),
+        observed=tensors.encode(top.observed),
+        expected=tensors.encode(top.expected),
+    )
 
 
 def _info(model: LiveModel) -> pb.ModelInfo:

@@ -70,7 +70,7 @@ async def _serve(settings: Settings) -> None:
     engine = Engine(loading.result())
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
     guard = Guard(metrics, (native.SERVICE,), tokens)
-    server, grpc_port, health = _listen(settings, engine, guard)
+    server, grpc_port, health = _listen(settings, engine, metrics, guard)
     await server.start()
     log.info(
         "ready",
@@ -130,12 +130,12 @@ class _Stop:
             return
 
 
-def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
+def _listen(settings: Settings, engine: Engine, metrics: Metrics, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
     server = grpc.aio.server(interceptors=[guard], options=_options(settings))
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
-    autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), server)
+    autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits, metrics), server)
     services = (native.SERVICE,)
     health = Health(services, sorted({model.name for model in engine.models()}))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -12,6 +12,12 @@ from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 
 _DTYPE = np.dtype("<f4")
+# How an answer travels, by the kind of its numbers.
+_ANSWERS = {
+    "f": (pb.DATA_TYPE_FLOAT32, _DTYPE),
+    "i": (pb.DATA_TYPE_INT32, np.dtype("<i4")),
+    "b": (pb.DATA_TYPE_BOOL, np.dtype("?")),
+}
 
 
 def decode(request: Message, field: str, row_shape: Sequence[int], max_rows: int) -> np.ndarray:
@@ -88,8 +94,7 @@ def all_finite(values: np.ndarray) -> bool:
 
 
 def encode(values: np.ndarray) -> pb.Tensor:
-    """float or bool array -> message, FLOAT32 or BOOL."""
-    if values.dtype == np.bool_:
-        return pb.Tensor(data_type=pb.DATA_TYPE_BOOL, shape=values.shape, data=values.tobytes())
-    data = np.ascontiguousarray(values, dtype=_DTYPE).tobytes()
-    return pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=values.shape, data=data)
+    """float, int or bool array -> message, FLOAT32, INT32 or BOOL."""
+    data_type, dtype = _ANSWERS[values.dtype.kind]
+    data = np.ascontiguousarray(values, dtype=dtype).tobytes()
+    return pb.Tensor(data_type=data_type, shape=values.shape, data=data)

@@ -47,11 +47,11 @@ class Linear:
 
     weights: np.ndarray
     prior: bool = False
-    clip: float = 1e9
+    clip: float = 1e30
 
     @classmethod
     def random(
-        cls, width: int = 4, embedding_size: int = 2, seed: int = 0, prior: bool = False, clip: float = 1e9
+        cls, width: int = 4, embedding_size: int = 2, seed: int = 0, prior: bool = False, clip: float = 1e30
     ) -> Linear:
         rng = np.random.default_rng(seed)
         return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32), prior, clip)

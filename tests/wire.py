@@ -17,7 +17,7 @@ def tensor(rows: np.ndarray) -> pb.Tensor:
 
 
 def values(answer: pb.Tensor) -> np.ndarray:
-    dtype = {pb.DATA_TYPE_FLOAT32: "<f4", pb.DATA_TYPE_BOOL: "?"}[answer.data_type]
+    dtype = {pb.DATA_TYPE_FLOAT32: "<f4", pb.DATA_TYPE_BOOL: "?", pb.DATA_TYPE_INT32: "<i4"}[answer.data_type]
     return np.frombuffer(answer.data, dtype).reshape(tuple(answer.shape))
 
 

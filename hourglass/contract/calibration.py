@@ -135,13 +135,21 @@ def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:
     p_values: float [m], float32 will do: a p-value may exceed its bound by one part in a million -> bool [m]. Raises
     FalseAlarmRateError.
     """
-    _check_rate(rate)
     p_values = np.asarray(p_values, dtype=np.float64)
-    ascending = np.sort(p_values)
-    bounds = np.arange(1, len(ascending) + 1) / max(len(ascending), 1) * (rate * (1 + _ROUNDING))
-    within = ascending[(ascending <= bounds) & (ascending < 1)]
-    called: np.ndarray = p_values <= within.max(initial=0)
+    called: np.ndarray = p_values <= largest_discovery(*np.unique(p_values, return_counts=True), rate)
     return called
+
+
+def largest_discovery(p_values: np.ndarray, counts: np.ndarray, rate: float) -> float:
+    """The largest p-value that benjamini_hochberg calls an anomaly, 0 when it is none.
+
+    p_values: float [k], the different ones in ascending order; counts: int [k], how many rows have each. Of one
+    calibration k is at most about 2,000, however many rows there are. Raises FalseAlarmRateError.
+    """
+    _check_rate(rate)
+    at_most = np.cumsum(counts)
+    within = p_values <= at_most / max(counts.sum(), 1) * rate * (1 + _ROUNDING)
+    return float(p_values[within & (p_values < 1)].max(initial=0))
 
 
 def _check_rate(rate: float) -> None:

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehourglass/v1/autoencoder.proto\x12\x0chourglass.v1\"P\n\x06Tensor\x12)\n\tdata_type\x18\x01 \x01(\x0e\x32\x16.hourglass.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"I\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1a\n\x12\x65mbedding_space_id\x18\x03 \x01(\t\"s\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06tensor\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.TensorH\x00\x12\x13\n\x0bwith_stddev\x18\t \x01(\x08\x42\x06\n\x04rows\"\x93\x01\n\rEmbedResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12\'\n\tembedding\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12.\n\x10\x65mbedding_stddev\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"`\n\x0e\x44\x65noiseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06tensor\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.TensorH\x00\x42\x06\n\x04rows\"j\n\x0f\x44\x65noiseResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12,\n\x0ereconstruction\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"\x92\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06tensor\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.TensorH\x00\x12\x1d\n\x10\x66\x61lse_alarm_rate\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04rowsB\x13\n\x11_false_alarm_rate\"\xdd\x01\n\rScoreResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12%\n\x07p_value\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12(\n\nis_anomaly\x18\x04 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\x18\n\x10\x66\x61lse_alarm_rate\x18\x06 \x01(\x01\"X\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\'\n\tembedding\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"i\n\x0e\x44\x65\x63odeResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12,\n\x0ereconstruction\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"[\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"o\n\x10GenerateResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12\"\n\x04rows\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"`\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.hourglass.v1.ModelInfo\x12$\n\x06limits\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Limits\"\x13\n\x11ListModelsRequest\"c\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.hourglass.v1.ModelInfo\x12$\n\x06limits\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Limits\"\xfd\x01\n\tModelInfo\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\x12\x16\n\x0e\x65mbedding_size\x18\x05 \x01(\x03\x12\x18\n\x10score_definition\x18\x06 \x01(\t\x12.\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x19.hourglass.v1.Calibration\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07\x63reated\x18\t \x01(\t\x12\r\n\x05prior\x18\n \x01(\t\"H\n\x0b\x43\x61libration\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x18\n\x10\x66\x61lse_alarm_rate\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\"5\n\x06Limits\x12\x10\n\x08max_rows\x18\x01 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x03*P\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x02\x32\x85\x04\n\x0b\x41utoencoder\x12@\n\x05\x45mbed\x12\x1a.hourglass.v1.EmbedRequest\x1a\x1b.hourglass.v1.EmbedResponse\x12\x46\n\x07\x44\x65noise\x12\x1c.hourglass.v1.DenoiseRequest\x1a\x1d.hourglass.v1.DenoiseResponse\x12@\n\x05Score\x12\x1a.hourglass.v1.ScoreRequest\x1a\x1b.hourglass.v1.ScoreResponse\x12\x43\n\x06\x44\x65\x63ode\x12\x1b.hourglass.v1.DecodeRequest\x1a\x1c.hourglass.v1.DecodeResponse\x12I\n\x08Generate\x12\x1d.hourglass.v1.GenerateRequest\x1a\x1e.hourglass.v1.GenerateResponse\x12I\n\x08GetModel\x12\x1d.hourglass.v1.GetModelRequest\x1a\x1e.hourglass.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.hourglass.v1.ListModelsRequest\x1a .hourglass.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehourglass/v1/autoencoder.proto\x12\x0chourglass.v1\"P\n\x06Tensor\x12)\n\tdata_type\x18\x01 \x01(\x0e\x32\x16.hourglass.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"I\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1a\n\x12\x65mbedding_space_id\x18\x03 \x01(\t\"s\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06tensor\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.TensorH\x00\x12\x13\n\x0bwith_stddev\x18\t \x01(\x08\x42\x06\n\x04rows\"\x93\x01\n\rEmbedResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12\'\n\tembedding\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12.\n\x10\x65mbedding_stddev\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"`\n\x0e\x44\x65noiseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06tensor\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.TensorH\x00\x42\x06\n\x04rows\"j\n\x0f\x44\x65noiseResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12,\n\x0ereconstruction\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"\xfb\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12&\n\x06tensor\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.TensorH\x00\x12\x1d\n\x10\x66\x61lse_alarm_rate\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\tthreshold\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x13\n\x0b\x63ontrol_fdr\x18\x07 \x01(\x08\x12\x14\n\x0ctop_features\x18\x08 \x01(\x05\x12\x16\n\x0e\x66\x65\x61ture_errors\x18\t \x01(\x08\x42\x06\n\x04rowsB\x13\n\x11_false_alarm_rateB\x0c\n\n_threshold\"\x97\x03\n\rScoreResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12#\n\x05score\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12%\n\x07p_value\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12(\n\nis_anomaly\x18\x04 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12\x11\n\tthreshold\x18\x05 \x01(\x01\x12\x18\n\x10\x66\x61lse_alarm_rate\x18\x06 \x01(\x01\x12\x32\n\x14reconstruction_error\x18\x07 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12%\n\x07\x63lipped\x18\x08 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12/\n\x0ctop_features\x18\t \x01(\x0b\x32\x19.hourglass.v1.TopFeatures\x12,\n\x0e\x66\x65\x61ture_errors\x18\n \x01(\x0b\x32\x14.hourglass.v1.Tensor\"\xa9\x01\n\x0bTopFeatures\x12%\n\x07\x66\x65\x61ture\x18\x01 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12#\n\x05share\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12&\n\x08observed\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12&\n\x08\x65xpected\x18\x04 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"X\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\'\n\tembedding\x18\x03 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"i\n\x0e\x44\x65\x63odeResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12,\n\x0ereconstruction\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\"[\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0c\n\x04rows\x18\x03 \x01(\x03\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"o\n\x10GenerateResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12\"\n\x04rows\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Tensor\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"`\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.hourglass.v1.ModelInfo\x12$\n\x06limits\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Limits\"\x13\n\x11ListModelsRequest\"c\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.hourglass.v1.ModelInfo\x12$\n\x06limits\x18\x02 \x01(\x0b\x32\x14.hourglass.v1.Limits\"\xfd\x01\n\tModelInfo\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.hourglass.v1.ModelVersion\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\x12\x16\n\x0e\x65mbedding_size\x18\x05 \x01(\x03\x12\x18\n\x10score_definition\x18\x06 \x01(\t\x12.\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x19.hourglass.v1.Calibration\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\x0f\n\x07\x63reated\x18\t \x01(\t\x12\r\n\x05prior\x18\n \x01(\t\"H\n\x0b\x43\x61libration\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x18\n\x10\x66\x61lse_alarm_rate\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\"5\n\x06Limits\x12\x10\n\x08max_rows\x18\x01 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x03*e\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_BOOL\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x03\x32\x85\x04\n\x0b\x41utoencoder\x12@\n\x05\x45mbed\x12\x1a.hourglass.v1.EmbedRequest\x1a\x1b.hourglass.v1.EmbedResponse\x12\x46\n\x07\x44\x65noise\x12\x1c.hourglass.v1.DenoiseRequest\x1a\x1d.hourglass.v1.DenoiseResponse\x12@\n\x05Score\x12\x1a.hourglass.v1.ScoreRequest\x1a\x1b.hourglass.v1.ScoreResponse\x12\x43\n\x06\x44\x65\x63ode\x12\x1b.hourglass.v1.DecodeRequest\x1a\x1c.hourglass.v1.DecodeResponse\x12I\n\x08Generate\x12\x1d.hourglass.v1.GenerateRequest\x1a\x1e.hourglass.v1.GenerateResponse\x12I\n\x08GetModel\x12\x1d.hourglass.v1.GetModelRequest\x1a\x1e.hourglass.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.hourglass.v1.ListModelsRequest\x1a .hourglass.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hourglass.v1.autoencoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2110
-  _globals['_DATATYPE']._serialized_end=2190
+  _globals['_DATATYPE']._serialized_start=2573
+  _globals['_DATATYPE']._serialized_end=2674
   _globals['_TENSOR']._serialized_start=48
   _globals['_TENSOR']._serialized_end=128
   _globals['_MODELVERSION']._serialized_start=130
@@ -46,31 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DENOISERESPONSE']._serialized_start=570
   _globals['_DENOISERESPONSE']._serialized_end=676
   _globals['_SCOREREQUEST']._serialized_start=679
-  _globals['_SCOREREQUEST']._serialized_end=825
-  _globals['_SCORERESPONSE']._serialized_start=828
-  _globals['_SCORERESPONSE']._serialized_end=1049
-  _globals['_DECODEREQUEST']._serialized_start=1051
-  _globals['_DECODEREQUEST']._serialized_end=1139
-  _globals['_DECODERESPONSE']._serialized_start=1141
-  _globals['_DECODERESPONSE']._serialized_end=1246
-  _globals['_GENERATEREQUEST']._serialized_start=1248
-  _globals['_GENERATEREQUEST']._serialized_end=1339
-  _globals['_GENERATERESPONSE']._serialized_start=1341
-  _globals['_GENERATERESPONSE']._serialized_end=1452
-  _globals['_GETMODELREQUEST']._serialized_start=1454
-  _globals['_GETMODELREQUEST']._serialized_end=1503
-  _globals['_GETMODELRESPONSE']._serialized_start=1505
-  _globals['_GETMODELRESPONSE']._serialized_end=1601
-  _globals['_LISTMODELSREQUEST']._serialized_start=1603
-  _globals['_LISTMODELSREQUEST']._serialized_end=1622
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1624
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1723
-  _globals['_MODELINFO']._serialized_start=1726
-  _globals['_MODELINFO']._serialized_end=1979
-  _globals['_CALIBRATION']._serialized_start=1981
-  _globals['_CALIBRATION']._serialized_end=2053
-  _globals['_LIMITS']._serialized_start=2055
-  _globals['_LIMITS']._serialized_end=2108
-  _globals['_AUTOENCODER']._serialized_start=2193
-  _globals['_AUTOENCODER']._serialized_end=2710
+  _globals['_SCOREREQUEST']._serialized_end=930
+  _globals['_SCORERESPONSE']._serialized_start=933
+  _globals['_SCORERESPONSE']._serialized_end=1340
+  _globals['_TOPFEATURES']._serialized_start=1343
+  _globals['_TOPFEATURES']._serialized_end=1512
+  _globals['_DECODEREQUEST']._serialized_start=1514
+  _globals['_DECODEREQUEST']._serialized_end=1602
+  _globals['_DECODERESPONSE']._serialized_start=1604
+  _globals['_DECODERESPONSE']._serialized_end=1709
+  _globals['_GENERATEREQUEST']._serialized_start=1711
+  _globals['_GENERATEREQUEST']._serialized_end=1802
+  _globals['_GENERATERESPONSE']._serialized_start=1804
+  _globals['_GENERATERESPONSE']._serialized_end=1915
+  _globals['_GETMODELREQUEST']._serialized_start=1917
+  _globals['_GETMODELREQUEST']._serialized_end=1966
+  _globals['_GETMODELRESPONSE']._serialized_start=1968
+  _globals['_GETMODELRESPONSE']._serialized_end=2064
+  _globals['_LISTMODELSREQUEST']._serialized_start=2066
+  _globals['_LISTMODELSREQUEST']._serialized_end=2085
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2087
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2186
+  _globals['_MODELINFO']._serialized_start=2189
+  _globals['_MODELINFO']._serialized_end=2442
+  _globals['_CALIBRATION']._serialized_start=2444
+  _globals['_CALIBRATION']._serialized_end=2516
+  _globals['_LIMITS']._serialized_start=2518
+  _globals['_LIMITS']._serialized_end=2571
+  _globals['_AUTOENCODER']._serialized_start=2677
+  _globals['_AUTOENCODER']._serialized_end=3194
 # @@protoc_insertion_point(module_scope)

@@ -12,9 +12,11 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
     DATA_TYPE_FLOAT32: _ClassVar[DataType]
     DATA_TYPE_BOOL: _ClassVar[DataType]
+    DATA_TYPE_INT32: _ClassVar[DataType]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_BOOL: DataType
+DATA_TYPE_INT32: DataType
 
 class Tensor(_message.Message):
     __slots__ = ("data_type", "shape", "data")
@@ -77,32 +79,60 @@ class DenoiseResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., reconstruction: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("model", "version", "tensor", "false_alarm_rate")
+    __slots__ = ("model", "version", "tensor", "false_alarm_rate", "threshold", "control_fdr", "top_features", "feature_errors")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     FALSE_ALARM_RATE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FDR_FIELD_NUMBER: _ClassVar[int]
+    TOP_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_ERRORS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     tensor: Tensor
     false_alarm_rate: float
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., false_alarm_rate: _Optional[float] = ...) -> None: ...
+    threshold: float
+    control_fdr: bool
+    top_features: int
+    feature_errors: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., false_alarm_rate: _Optional[float] = ..., threshold: _Optional[float] = ..., control_fdr: bool = ..., top_features: _Optional[int] = ..., feature_errors: bool = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("model", "score", "p_value", "is_anomaly", "threshold", "false_alarm_rate")
+    __slots__ = ("model", "score", "p_value", "is_anomaly", "threshold", "false_alarm_rate", "reconstruction_error", "clipped", "top_features", "feature_errors")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     P_VALUE_FIELD_NUMBER: _ClassVar[int]
     IS_ANOMALY_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FALSE_ALARM_RATE_FIELD_NUMBER: _ClassVar[int]
+    RECONSTRUCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_FIELD_NUMBER: _ClassVar[int]
+    TOP_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_ERRORS_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     score: Tensor
     p_value: Tensor
     is_anomaly: Tensor
     threshold: float
     false_alarm_rate: float
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., score: _Optional[_Union[Tensor, _Mapping]] = ..., p_value: _Optional[_Union[Tensor, _Mapping]] = ..., is_anomaly: _Optional[_Union[Tensor, _Mapping]] = ..., threshold: _Optional[float] = ..., false_alarm_rate: _Optional[float] = ...) -> None: ...
+    reconstruction_error: Tensor
+    clipped: Tensor
+    top_features: TopFeatures
+    feature_errors: Tensor
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., score: _Optional[_Union[Tensor, _Mapping]] = ..., p_value: _Optional[_Union[Tensor, _Mapping]] = ..., is_anomaly: _Optional[_Union[Tensor, _Mapping]] = ..., threshold: _Optional[float] = ..., false_alarm_rate: _Optional[float] = ..., reconstruction_error: _Optional[_Union[Tensor, _Mapping]] = ..., clipped: _Optional[_Union[Tensor, _Mapping]] = ..., top_features: _Optional[_Union[TopFeatures, _Mapping]] = ..., feature_errors: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class TopFeatures(_message.Message):
+    __slots__ = ("feature", "share", "observed", "expected")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    feature: Tensor
+    share: Tensor
+    observed: Tensor
+    expected: Tensor
+    def __init__(self, feature: _Optional[_Union[Tensor, _Mapping]] = ..., share: _Optional[_Union[Tensor, _Mapping]] = ..., observed: _Optional[_Union[Tensor, _Mapping]] = ..., expected: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("model", "version", "embedding")

@@ -127,9 +127,12 @@ class AutoencoderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Rows -> anomaly scores, conformal p-values, and verdicts at a false-alarm rate.
-        Further errors: INVALID_ARGUMENT BAD_FALSE_ALARM_RATE (outside (0, 1), or smaller than the model's calibration
-        can promise: the message says the smallest).
+        """Rows -> anomaly scores, conformal p-values, verdicts, and the features that explain them.
+        Further errors: INVALID_ARGUMENT
+        BAD_FALSE_ALARM_RATE  outside (0, 1), or smaller than the model's calibration can promise: the message says the
+        smallest
+        BAD_THRESHOLD         not finite, or set beside false_alarm_rate or control_fdr, which choose one themselves
+        BAD_TOP_FEATURES      negative
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -16,12 +16,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from hourglass.contract.calibration import benjamini_hochberg
 from hourglass.v1 import autoencoder_pb2 as pb
 from tests import artefacts, wire
 from tests.processes import Serve
 
 OLD, NEW = artefacts.Linear.random(seed=1), artefacts.Linear.random(seed=2)
 SAMPLER = artefacts.Linear.random(seed=4, prior=True)
+CLIPPING = artefacts.Linear.random(width=6, seed=5, clip=2.0)
 HEAVY = artefacts.Linear.random(width=8, embedding_size=3, seed=3)
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -41,6 +43,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     artefacts.publish(exported, "line", NEW)
     artefacts.publish(exported, "heavy", HEAVY, work=40, columns=[f"sensor{i}" for i in range(8)])
     artefacts.publish(exported, "sampler", SAMPLER)
+    artefacts.publish(exported, "clipping", CLIPPING)
     server = Serve(exported).wait_ready()
     with grpc.insecure_channel(server.address) as channel:
         yield Running(server, exported, channel, wire.stub(channel))
@@ -66,6 +69,36 @@ def test_the_three_rpcs_answer_the_closed_form(running: Running, n: int) -> None
     np.testing.assert_array_equal(wire.values(scored.p_value), calibration.p_values(score).astype("f4"))
     assert (scored.false_alarm_rate, scored.threshold) == (0.05, calibration.threshold(0.05))
     np.testing.assert_array_equal(wire.values(scored.is_anomaly), score > calibration.threshold(0.05))
+    error = wire.values(scored.reconstruction_error)
+    np.testing.assert_allclose(error, expected["reconstruction_error"], rtol=1e-4, atol=1e-5)
+    assert not wire.values(scored.clipped).any()
+    assert not scored.HasField("top_features")
+    assert not scored.HasField("feature_errors")
+
+
+def test_a_score_is_explained(running: Running) -> None:
+    x = rows(50, 6) * 2
+    expected = CLIPPING.answers(x)
+    errors, total = expected["feature_error"], expected["feature_error"].sum(axis=1, keepdims=True)
+    for asked, k in ((3, 3), (100, 6), (0, 0)):
+        request = pb.ScoreRequest(model="clipping", tensor=wire.tensor(x), top_features=asked, feature_errors=True)
+        answer = running.stub.Score(request)
+        clipped = wire.values(answer.clipped)
+        np.testing.assert_array_equal(clipped, (np.abs(x) > 2).sum(axis=1))
+        assert clipped.dtype == np.int32
+        assert clipped.any()
+        np.testing.assert_allclose(wire.values(answer.feature_errors), errors, rtol=1e-3, atol=1e-5)
+        assert answer.HasField("top_features") is (k > 0)
+        if not k:
+            continue
+        feature = wire.values(answer.top_features.feature)
+        np.testing.assert_array_equal(feature, np.argsort(-wire.values(answer.feature_errors), kind="stable")[:, :k])
+        for name, values in (("share", errors / total), ("observed", x), ("expected", expected["reconstruction"])):
+            given = wire.values(getattr(answer.top_features, name))
+            np.testing.assert_allclose(given, np.take_along_axis(values, feature, axis=1), rtol=1e-3, atol=1e-5)
+    explained = running.stub.Score(pb.ScoreRequest(model="clipping", tensor=wire.tensor(x), top_features=2))
+    assert explained.HasField("top_features")
+    assert not explained.HasField("feature_errors")
 
 
 def test_decode_is_the_second_half_of_denoise(running: Running) -> None:
@@ -133,16 +166,40 @@ def test_a_caller_may_set_the_false_alarm_rate(running: Running) -> None:
     assert flagged[0.005] < flagged[0.1] < flagged[0.5]
 
 
+def test_a_caller_may_set_the_threshold(running: Running) -> None:
+    x = rows(500)
+    for threshold in (0.1, 5.0, 1e300):
+        answer = running.stub.Score(pb.ScoreRequest(model="line", tensor=wire.tensor(x), threshold=threshold))
+        score = wire.values(answer.score).astype(np.float64)
+        np.testing.assert_array_equal(wire.values(answer.is_anomaly), score > threshold)
+        above = (np.array(artefacts.manifest(NEW, NEW.graphs()).calibration.scores) > threshold).sum()
+        assert (answer.threshold, answer.false_alarm_rate) == (threshold, (1 + above) / 200)
+
+
+def test_false_discoveries_are_controlled_over_a_request(running: Running) -> None:
+    x = rows(500)
+    x[:100] *= 10
+    request = pb.ScoreRequest(model="line", tensor=wire.tensor(x), control_fdr=True, false_alarm_rate=0.2)
+    answer = running.stub.Score(request)
+    called, p_value = wire.values(answer.is_anomaly), wire.values(answer.p_value)
+    np.testing.assert_array_equal(called, benjamini_hochberg(p_value, 0.2))
+    assert called[:100].sum() > 60
+    assert called[100:].sum() < (p_value[100:] <= 0.2).sum()
+    np.testing.assert_array_equal(called, wire.values(answer.score) > np.float64(answer.threshold))
+    assert answer.false_alarm_rate == 0.2
+
+
 def test_models_describe_themselves(running: Running) -> None:
     listed = running.stub.ListModels(pb.ListModelsRequest())
     assert [(m.model.name, m.model.version) for m in listed.models] == [
+        ("clipping", 1),
         ("heavy", 1),
         ("line", 2),
         ("line", 1),
         ("sampler", 1),
     ]
-    assert [m.prior for m in listed.models] == ["", "", "", "standard_normal"]
-    heavy = listed.models[0]
+    assert [m.prior for m in listed.models] == ["", "", "", "", "standard_normal"]
+    heavy = listed.models[1]
     assert list(heavy.columns) == [f"sensor{i}" for i in range(8)]
     assert (list(heavy.row_shape), heavy.embedding_size, heavy.variant, heavy.device) == ([8], 3, "basic", "cpu")
     assert len(heavy.model.embedding_space_id) == 16
@@ -203,7 +260,8 @@ def test_an_expired_call_is_not_run(running: Running) -> None:
     for call in busy:
         call.result(timeout=60)
     wait_until_idle(running)
-    # Not the status that was counted: the caller, whose clock began earlier, may cancel before the server sees it expire.
+    # Not the status that was counted: the caller, whose clock began earlier, may cancel before the server sees it
+    # expire.
     assert running.server.metric("hourglass_rows_total", model="heavy", graph="model") == before + 12 * len(x)
 
 
@@ -249,5 +307,13 @@ def test_metrics_count_what_happened(running: Running) -> None:
     assert count("hourglass_run_duration_seconds_count", **line) >= 1
     assert count("hourglass_model_info", model="line", version="1", variant="basic", device="cpu") == 1
     assert 0 < count("hourglass_model_load_seconds", model="line", version="2") < 60
+    clipping = {"model": "clipping", "version": "1"}
+    names = ("hourglass_scored_rows_total", "hourglass_anomalies_total", "hourglass_clipped_values_total")
+    scored = [count(name, **clipping) for name in names]
+    answer = running.stub.Score(
+        pb.ScoreRequest(model="clipping", tensor=wire.tensor(np.full((7, 6), 3, dtype=np.float32)), threshold=0)
+    )
+    assert wire.values(answer.is_anomaly).all()
+    assert [count(name, **clipping) for name in names] == [scored[0] + 7, scored[1] + 7, scored[2] + 42]
     assert "hourglass_queue_rows{" in running.server.metrics()
     assert 'model="other"' not in running.server.metrics(), "a caller's word became a label"

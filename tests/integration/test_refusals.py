@@ -90,6 +90,24 @@ def test_a_bad_tensor_is_refused_naming_what_is_wrong(stub: Any, rpc: str, kind:
         assert refused.metadata["row"] == refused.message.split(",")[0].removeprefix("row ")
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason", "message"),
+    [
+        ({"threshold": math.inf}, "BAD_THRESHOLD", "threshold is inf"),
+        ({"threshold": 1.0, "control_fdr": True}, "BAD_THRESHOLD", "both set"),
+        ({"top_features": -1}, "BAD_TOP_FEATURES", "top_features is -1"),
+        ({"control_fdr": True, "false_alarm_rate": 1.0}, "BAD_FALSE_ALARM_RATE", "between 0 and 1"),
+    ],
+)
+def test_what_a_score_cannot_be_asked_for_is_refused(
+    stub: Any, asked: dict[str, Any], reason: str, message: str
+) -> None:
+    refused = wire.failure(stub.Score, pb.ScoreRequest(model="line", tensor=wire.tensor(GOOD), **asked))
+    assert (refused.code, refused.reason) == (INVALID, reason)
+    assert refused.metadata["field"] in asked
+    assert message in refused.message
+
+
 def test_what_a_model_cannot_do_is_refused(stub: Any) -> None:
     for rpc, request in (
         (stub.Generate, pb.GenerateRequest(model="line", rows=3)),
