@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
+from training.false_alarms import interval, percent
 from training.graphs import Served
 
 
 def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     """The card, in Markdown."""
-    provenance, calibration = manifest.provenance, manifest.calibration
+    provenance = manifest.provenance
     rows, autoencoder = provenance.rows, served.autoencoder
     shape = " × ".join(str(size) for size in manifest.row_shape)
     kind = "columns" if len(manifest.row_shape) == 1 else "numbers"
@@ -44,24 +46,66 @@ Three disjoint random splits: {rows["train"]:,} rows trained the weights, {rows[
 | --- | --- |{metrics}
 
 ## Calibration
-A row is called an anomaly when its score is above {calibration.threshold(calibration.false_alarm_rate):.6g}. Among
-fresh rows like the calibration rows that happens with probability at most {calibration.false_alarm_rate:.3g}; the
-smallest rate these {calibration.rows:,} rows can promise is {calibration.smallest_false_alarm_rate:.3g}. The promise
-holds for rows drawn as the calibration rows were, not after the data have changed.
+{_calibration(manifest)}
 
 ## Use
-```
-hourglass-serve --exported {config.exported.name or "exported"}
-hourglass score FILE --model {config.name}
-hourglass embed FILE --model {config.name} --out embeddings.parquet
-hourglass denoise FILE --model {config.name} --out denoised.parquet
-```
-`model.onnx` (input → {", ".join(manifest.graph_outputs(MODEL))}), `encoder.onnx` and `decoder.onnx`
-run in any ONNX runtime; scaling is inside. `manifest.json` has the rest, and golden rows to check a runtime with.
+{_use(config.name, config.exported.name, manifest)}
 `report.html` has the pictures: {rows_shown} shown in it.
 
 Made {provenance.created:%Y-%m-%d} with {versions}.
 """
+
+
+def recalibrated(name: str, exported: str, manifest: Manifest, before: Calibration) -> str:
+    """The card of a version whose graphs are an earlier one's. before: that one's calibration."""
+    provenance = manifest.provenance
+    source = provenance.recalibrated
+    assert source
+    threshold, earlier = before.threshold(before.false_alarm_rate), source.from_version
+    return f"""# {name}
+
+Version {earlier}, **recalibrated on {source.rows:,} rows of {source.data}**: its files, byte for byte, with another
+calibration. What it is, what it learned from and its pictures: version {earlier}'s card and report.
+
+| | |
+| --- | --- |
+| variant | {manifest.variant} |
+| embedding | {manifest.embedding_size} numbers, space `{manifest.embedding_space_id}`, as before |
+| score | {manifest.score.name}: {_cell(manifest.score.formula)}; higher is more anomalous |
+| fitted | {source.fitted:%Y-%m-%d} on {provenance.data}, sha256 of the numbers `{provenance.data_sha256[:16]}…` |
+| recalibrated | {provenance.created:%Y-%m-%d} on {source.data}, sha256 of the numbers `{source.data_sha256[:16]}…` |
+
+## Calibration
+{_calibration(manifest)}
+Before, the threshold was {threshold:.6g}, at {percent(before.false_alarm_rate)} false alarms.
+
+## Use
+{_use(name, exported, manifest)}
+`report.html` shows the scores before and now; no row of the data is in it.
+"""
+
+
+def _calibration(manifest: Manifest) -> str:
+    calibration = manifest.calibration
+    rate, n = calibration.false_alarm_rate, calibration.rows
+    threshold, smallest = calibration.threshold(rate), calibration.smallest_false_alarm_rate
+    low, high = map(percent, interval(calibration, rate))
+    return f"""A row is called an anomaly when its score is above {threshold:.6g}. Among fresh rows like the calibration
+rows that happens with probability at most {rate:.3g}: of fresh normal rows {percent(rate)}, 95 % interval {low} –
+{high}, for chance chose the calibration rows. The smallest rate these {n:,} rows can promise is {smallest:.3g}.
+The promise holds for rows drawn as the calibration rows were, not after the data have changed: `hourglass-train
+calibrate` renews it on new rows, without training."""
+
+
+def _use(name: str, exported: str, manifest: Manifest) -> str:
+    return f"""```
+hourglass-serve --exported {exported or "exported"}
+hourglass score FILE --model {name}
+hourglass embed FILE --model {name} --out embeddings.parquet
+hourglass denoise FILE --model {name} --out denoised.parquet
+```
+`model.onnx` (input → {", ".join(manifest.graph_outputs(MODEL))}), `encoder.onnx` and `decoder.onnx`
+run in any ONNX runtime; scaling is inside. `manifest.json` has the rest, and golden rows to check a runtime with."""
 
 
 def _cell(value: object) -> str:
