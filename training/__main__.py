@@ -1,8 +1,9 @@
-"""hourglass-train: fit, export, evaluate, reproduce, list."""
+"""hourglass-train: fit, export, calibrate, evaluate, reproduce, list."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 _OWN_PACKAGES = ("training", "hourglass")
+_MODEL = "exported/NAME[/VERSION]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("hourglass-train", description="From data to a published autoencoder.", allow_abbrev=False)
     parser.set_defaults(goes_on="")  # what to do after an interruption
-    commands = parser.add_subparsers(required=True, metavar="fit|export|evaluate|reproduce|list")
+    commands = parser.add_subparsers(required=True, metavar="fit|export|calibrate|evaluate|reproduce|list")
 
     fit = commands.add_parser("fit", help="train a model and publish it", allow_abbrev=False)
     fit.set_defaults(command=_fit, goes_on=": hourglass-train fit --resume RUN continues")
@@ -79,13 +81,34 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--checkpoint", type=Path, metavar="C", help="another checkpoint than the run's last")
     export.add_argument("--exported", type=Path, metavar="DIR", help="another folder than the run's setting")
 
+    calibrate = commands.add_parser(
+        "calibrate", help="a published model's threshold on new rows, as its next version", allow_abbrev=False
+    )
+    calibrate.set_defaults(command=_calibrate)
+    calibrate.add_argument("model", type=Path, metavar=_MODEL, help="the newest version if none is named")
+    calibrate.add_argument("--data", required=True, metavar="FILE", help="normal rows: a file or folder")
+    calibrate.add_argument("--label", metavar="COLUMN", help="column that holds labels")
+    calibrate.add_argument(
+        "--exclude-label", type=_words, default=(), metavar="V[,V]", help="leave out rows with one of these labels"
+    )
+    calibrate.add_argument(
+        "--false-alarm-rate", type=_rate, metavar="A", help="share of normal rows called anomalies [the model's own]"
+    )
+
     evaluate = commands.add_parser("evaluate", help="measure what a published model is worth", allow_abbrev=False)
     evaluate.set_defaults(command=_evaluate)
-    evaluate.add_argument(
-        "model", type=Path, metavar="exported/NAME[/VERSION]", help="the newest version if none is named"
-    )
+    evaluate.add_argument("model", type=Path, metavar=_MODEL, help="the newest version if none is named")
     evaluate.add_argument("--data", metavar="FILE", help="rows to measure on: a file, a folder, digits or sprites")
-    evaluate.add_argument("--label", metavar="COLUMN", help="what an embedding should tell: adds classification")
+    evaluate.add_argument(
+        "--label", "--labels", metavar="COLUMN", help="column that holds labels: adds classification and anomalies"
+    )
+    evaluate.add_argument(
+        "--anomalies",
+        type=_words,
+        default=(),
+        metavar="V[,V]",
+        help="the labels that are anomalies [those that the fit excluded; of two, the one that is not 0, no or normal]",
+    )
     evaluate.add_argument(
         "--run", type=Path, metavar="RUN", help="its weights: adds fine-tuning, and -log p(x) of a VAE"
     )
@@ -143,6 +166,21 @@ def _export(parsed: argparse.Namespace) -> None:
     _print_folder(export_run(Run.open(parsed.run), parsed.checkpoint, parsed.exported, _progress()))
 
 
+def _calibrate(parsed: argparse.Namespace) -> None:
+    from training.recalibrate import recalibrate
+
+    _print_folder(
+        recalibrate(
+            parsed.model,
+            source=parsed.data,
+            label=parsed.label,
+            exclude=parsed.exclude_label,
+            rate=parsed.false_alarm_rate,
+            progress=_progress(),
+        )
+    )
+
+
 def _evaluate(parsed: argparse.Namespace) -> None:
     from training.evaluation import evaluate
 
@@ -150,6 +188,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         parsed.model,
         source=parsed.data,
         label=parsed.label,
+        anomalous=parsed.anomalies,
         run=parsed.run,
         samples=parsed.samples,
         report=parsed.json,
@@ -162,6 +201,20 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return rate
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _reproduce(parsed: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +21,27 @@ from training.errors import DataError, nearest
 
 DIGITS, SPRITES = "digits", "sprites"
 MIN_ROWS = 10
+MOST_EXCLUDED = 10_000
 _SHARES = (0.7, 0.1)  # train and early stop; the rest calibrates
 _READ_ROWS = 8192
+
+
+class Excluded(NamedTuple):
+    """Rows whose label the fit excludes, 10,000 at most, drawn at random, and their labels.
+
+    rows: float32 [n, *row_shape] in the file's units; labels: [n], as people read them.
+    """
+
+    rows: Tensor
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """rows: float32 [n, *row_shape] in the file's units; columns: names of a table's columns, else None.
 
-    labels: [n], as people read them; None where no column was named.
+    labels: [n], as people read them; None where no column was named. excluded: not part of the rows, nor of the sha256;
+    None where no label is excluded.
     """
 
     source: str
@@ -36,14 +49,20 @@ class Dataset:
     columns: tuple[str, ...] | None
     sha256: str
     labels: tuple[str, ...] | None = None
+    excluded: Excluded | None = None
 
     @classmethod
     def of(
-        cls, source: str, rows: np.ndarray, columns: tuple[str, ...] | None, labels: tuple[str, ...] | None = None
+        cls,
+        source: str,
+        rows: np.ndarray,
+        columns: tuple[str, ...] | None,
+        labels: tuple[str, ...] | None = None,
+        excluded: Excluded | None = None,
     ) -> Dataset:
         digest = hashlib.sha256(str(rows.shape).encode())
         digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
-        return cls(source, torch.from_numpy(rows), columns, digest.hexdigest(), labels)
+        return cls(source, torch.from_numpy(rows), columns, digest.hexdigest(), labels, excluded)
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -70,12 +89,12 @@ def load(config: FitConfig) -> Dataset:
     try:
         file = open_source(config.data)
         columns = _columns(file, config)
-        rows, labels = _read(file, columns, config)
+        rows, labels, excluded = _read(file, columns, config)
     except FileError as error:
         hint = " (--ignore COLUMN leaves a column out)" if "is not a number" in str(error) else ""
         raise DataError(f"{error}{hint}") from error
     _check(config.data, rows, columns)
-    return Dataset.of(Path(config.data).name, rows, columns, labels)
+    return Dataset.of(Path(config.data).name, rows, columns, labels, excluded)
 
 
 def open_source(source: str) -> RowFile:
@@ -150,27 +169,52 @@ def _columns(file: RowFile, config: FitConfig) -> tuple[str, ...] | None:
 
 def _read(
     file: RowFile, columns: tuple[str, ...] | None, config: FitConfig
-) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """float32 [n, *row_shape] and the labels [n] of the rows that are not excluded. Raises DataError, FileError."""
+) -> tuple[np.ndarray, tuple[str, ...] | None, Excluded | None]:
+    """float32 [n, *row_shape] and the labels [n] of the rows that are not excluded, and some that are.
+
+    Raises DataError, FileError.
+    """
     kept: list[np.ndarray] = []
     kept_labels: list[str] = []
-    excluded = {canonical(label) for label in config.exclude_label}
+    wanted = {canonical(label) for label in config.exclude_label}
     found: set[str] = set()
+    excluded = _Drawn(config.seed)
     for batch in file.batches(_READ_ROWS):
         rows = batch.numbers(columns)
         if config.label is not None:
             labels = batch.column(config.label).to_pylist()
             names = [canonical(label) for label in labels]
             found.update(names)
-            usual = [name not in excluded for name in names]
-            rows = rows[usual]
-            kept_labels += [_shown(label) for label, is_usual in zip(labels, usual, strict=True) if is_usual]
+            apart = np.array([name in wanted for name in names], dtype=bool)
+            shown = np.array([_shown(label) for label in labels], dtype=object)
+            if apart.any():
+                excluded.add(rows[apart], shown[apart])
+                rows, shown = rows[~apart], shown[~apart]
+            kept_labels += shown.tolist()
         kept.append(rows)
     for label in config.exclude_label:
         if canonical(label) not in found:
             raise DataError(f"{file.path}: no row has the label {label!r}{nearest(canonical(label), sorted(found))}")
     whole = np.concatenate(kept) if kept else np.empty((0, *file.row_shape), dtype=np.float32)
-    return whole, None if config.label is None else tuple(kept_labels)
+    return whole, None if config.label is None else tuple(kept_labels), excluded.drawn()
+
+
+class _Drawn:
+    """At most MOST_EXCLUDED of all rows that come by, each as likely as any other: those with the smallest lots."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._rows: np.ndarray | None = None
+        self._labels, self._lots = np.empty(0, dtype=object), np.empty(0)
+
+    def add(self, rows: np.ndarray, labels: np.ndarray) -> None:
+        lots = np.concatenate([self._lots, self._random.random(len(rows))])
+        kept = np.sort(np.argsort(lots)[:MOST_EXCLUDED])
+        self._lots, self._labels = lots[kept], np.concatenate([self._labels, labels])[kept]
+        self._rows = (rows if self._rows is None else np.concatenate([self._rows, rows]))[kept]
+
+    def drawn(self) -> Excluded | None:
+        return None if self._rows is None else Excluded(torch.from_numpy(self._rows), tuple(self._labels))
 
 
 def canonical(label: object) -> str:

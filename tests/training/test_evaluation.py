@@ -23,7 +23,7 @@ from hourglass.contract import layout
 from hourglass.contract.manifest import DECODER, ENCODER, MODEL, Array
 from tests import artefacts
 from training import __main__ as program
-from training import data, disentanglement, evaluation, sprites
+from training import data, detection, disentanglement, evaluation, sprites
 from training.__main__ import main
 from training.config import FitConfig
 from training.disentanglement import Embeddings
@@ -177,8 +177,8 @@ def test_compression_is_compared_with_pca_of_the_rows_that_the_model_learned_fro
 
 
 def test_pca_learns_from_no_more_rows_than_a_sample_has(published: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(subject, "MOST_ROWS", 100)
-    monkeypatch.setattr(subject, "_FEWEST", 100)
+    monkeypatch.setattr(detection, "MOST_ROWS", 100)
+    monkeypatch.setattr(detection, "_FEWEST", 100)
     model = open_model(published)
     sample = Sample.of(read("digits", model.manifest, None), model.manifest)
     seen = {row.tobytes() for row in IMAGES[parted()[0]].reshape(-1, 64) / 16}
@@ -195,7 +195,7 @@ def test_enough_rows_of_each_label_can_always_be_divided_twice(counts: list[int]
     cells = [label for label, count in enumerate(counts) for _ in range(count)]
     random.shuffle(cells)
     labels = np.array(cells)
-    fitted, tested = subject.divide(np.arange(len(labels)), subject._TEST_SHARE, labels)
+    fitted, tested = subject.divide(np.arange(len(labels)), subject.TEST_SHARE, labels)
     learned, chosen = subject.divide(fitted, classification._VALIDATION_SHARE, labels[fitted])
     assert sorted(np.concatenate([learned, chosen, tested])) == list(range(len(labels)))
     assert len(tested) == max(len(counts), math.ceil(0.3 * len(labels)))
@@ -323,14 +323,14 @@ def test_nothing_is_gained_where_nothing_was_damaged(tmp_path: Path, evaluate: E
 def test_more_rows_than_needed_are_sampled_but_for_the_reconstruction(
     tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("training.evaluation.subject.MOST_ROWS", 100)
-    monkeypatch.setattr("training.evaluation.subject._FEWEST", 100)
+    monkeypatch.setattr("training.detection.MOST_ROWS", 100)
+    monkeypatch.setattr("training.detection._FEWEST", 100)
     artefacts.publish(tmp_path / "exported", "m")
     x = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     np.save(tmp_path / "t.npy", x)
     found = evaluate(tmp_path / "exported/m", "--data", tmp_path / "t.npy")
     assert (found["data"]["rows"], found["data"]["sampled_rows"]) == (1000, 100)
-    everything = artefacts.Linear.random().answers(x)["score"].mean()
+    everything = artefacts.Linear.random().answers(x)["reconstruction_error"].mean()
     assert found["reconstruction"]["reconstruction_mse_per_feature"] == pytest.approx(everything, rel=1e-5)
     assert "of 100 rows" in found["printed"]
 
@@ -553,7 +553,8 @@ def test_the_newest_version_is_taken_unless_one_is_named(tmp_path: Path, evaluat
     np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(20, 4)))
     for path, version in (("m", 11), ("m/2", 2)):
         found = evaluate(tmp_path / "exported" / path, "--data", tmp_path / "t.npy")
-        expected = artefacts.Linear.random(seed=version - 1).answers(np.load(tmp_path / "t.npy"))["score"].mean()
+        linear = artefacts.Linear.random(seed=version - 1)
+        expected = linear.answers(np.load(tmp_path / "t.npy"))["reconstruction_error"].mean()
         assert found["model"]["version"] == version
         assert found["reconstruction"]["reconstruction_mse_per_feature"] == pytest.approx(expected, rel=1e-5)
 

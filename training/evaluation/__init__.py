@@ -7,7 +7,7 @@ A section is one function from a Subject to a Section. All run the ONNX files on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from hourglass.contract import layout
 from training.data import DIGITS, SPRITES
 from training.errors import ConfigError
-from training.evaluation import classification, compression, denoising, factors, likelihood, reconstruction
+from training.evaluation import anomalies, classification, compression, denoising, factors, likelihood, reconstruction
 from training.evaluation.published import Published, open_model
 from training.evaluation.rows import read
 from training.evaluation.section import Numbers, Section
@@ -34,6 +34,7 @@ def evaluate(
     *,
     source: str | None,
     label: str | None,
+    anomalous: Sequence[str],
     run: Path | None,
     samples: int,
     report: Path | None,
@@ -42,9 +43,9 @@ def evaluate(
 ) -> None:
     """Measure exported/NAME[/VERSION], print each section as it is ready, and write all numbers to `report`, as JSON.
 
-    source: as --data of a fit; None: what the run, or a model of built-in rows, was fitted on. label: a
-    column of it, for classification. run: the one that the model came from, for what needs its weights. samples: of one
-    row's -log p(x). Raises TrainingError.
+    source: as --data of a fit; None: what the run, or a model of built-in rows, was fitted on. label: a column of it,
+    for classification. anomalous: its labels that are anomalies; none: see anomalies.find. run: the one that the model
+    came from, for what needs its weights. samples: of one row's -log p(x). Raises TrainingError.
     """
     model = open_model(folder)
     if report:
@@ -53,7 +54,7 @@ def evaluate(
     autoencoder = weights_of(opened, model) if opened else None
     with progress.step("reading"):
         data = read(source or _default_source(model, opened), model.manifest, label)
-    subject = Subject.of(model, data, autoencoder)
+    subject = Subject.of(model, data, autoencoder, anomalies.find(data, anomalous, model.manifest))
     subject.show(console)
     numbers = subject.numbers()
     for section in _sections(subject, samples, progress):
@@ -104,6 +105,8 @@ def _sections(subject: Subject, samples: int, progress: Progress) -> Iterator[Se
     }
     if subject.labelled:
         measures["classification"] = classification.measure
+    if subject.anomalies:
+        measures["anomalies"] = anomalies.measure
     if isinstance(vae := subject.autoencoder, Vae):
         measures["-log p(x)"] = lambda subject: likelihood.measure(subject, vae, samples)
     if subject.data.source == SPRITES:

@@ -9,9 +9,11 @@ import numpy as np
 
 from hourglass.contract import layout
 from hourglass.contract.layout import ArtefactError
-from hourglass.contract.manifest import DECODER, EMBEDDING, ENCODER, GRAPHS, MODEL, RECONSTRUCTION, Manifest
+from hourglass.contract.manifest import DECODER, EMBEDDING, ENCODER, GRAPHS, MODEL, RECONSTRUCTION, SCORE, Manifest
 from training.errors import TrainingError, nearest
 from training.runtime import Graph
+
+_SCORED_ROWS = 10_000
 
 
 class ModelError(TrainingError):
@@ -33,6 +35,11 @@ class Published:
 
     def decode(self, embeddings: np.ndarray) -> np.ndarray:
         return self.graphs[DECODER].run_all(embeddings)[RECONSTRUCTION]
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n]. Nothing else is kept: the other answers of many rows are large."""
+        parts = [rows[start : start + _SCORED_ROWS] for start in range(0, len(rows), _SCORED_ROWS)]
+        return np.concatenate([self.graphs[MODEL].run_all(part)[SCORE] for part in parts])
 
     def reconstruct(self, rows: np.ndarray) -> np.ndarray:
         return self.graphs[MODEL].run_all(rows)[RECONSTRUCTION]

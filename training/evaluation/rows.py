@@ -14,7 +14,7 @@ from hourglass.contract.manifest import Manifest
 from hourglass.files import FileError, RowFile, no_such_column
 from training import data
 from training.data import MIN_ROWS, SPRITES, Dataset
-from training.errors import DataError
+from training.errors import DataError, nearest
 
 _BLACK_WHITE = np.array([0, 1], dtype=np.float32)
 _READ_ROWS = 8192
@@ -30,6 +30,18 @@ class Labels:
     column: str
     values: tuple[str, ...]
     numbers: np.ndarray
+
+    def among(self, wanted: Sequence[str], source: str) -> np.ndarray:
+        """bool [n]: which rows have one of these labels. Raises DataError when none has one of them."""
+        known = [data.canonical(value) for value in self.values]
+        for label in wanted:
+            if data.canonical(label) not in known:
+                raise DataError(
+                    f"{source}: no row has the {self.column} {label!r}{nearest(data.canonical(label), self.values)}"
+                )
+        is_wanted = np.isin(known, [data.canonical(label) for label in wanted])
+        chosen: np.ndarray = is_wanted[self.numbers]
+        return chosen
 
 
 @dataclass(frozen=True)

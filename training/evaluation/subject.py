@@ -14,14 +14,14 @@ from sklearn.model_selection import train_test_split
 
 from hourglass.contract.manifest import Manifest
 from training.autoencoder import Autoencoder
+from training.detection import drawn, most_rows
+from training.errors import DataError
 from training.evaluation.published import Published
 from training.evaluation.rows import Data, check_labels
 from training.evaluation.section import Numbers
 
 SEED = 0
-MOST_ROWS, _FEWEST = 10_000, 1_000
-_MOST_NUMBERS = 2**24
-_TEST_SHARE = 0.3
+TEST_SHARE = 0.3
 # Wider rows have so large a covariance matrix that a few of its vectors are found faster by projection.
 _EXACT_PCA_FEATURES = 2_000
 
@@ -53,19 +53,19 @@ class Sample:
     def of(cls, data: Data, manifest: Manifest) -> Sample:
         """Raises DataError when labels are no classes to tell apart."""
         n = len(data.rows)
-        most = max(_FEWEST, min(MOST_ROWS, _MOST_NUMBERS // data.rows[0].size))
+        most = most_rows(data.rows[0].size)
         if n > most:
-            data = data.take(_drawn(n, most))
+            data = data.take(drawn(n, most))
         labels = None
         if data.labels:
             check_labels(data.source, data.labels)
             labels = data.labels.numbers
-        split = Split(*divide(np.arange(len(data.rows)), _TEST_SHARE, labels))
+        split = Split(*divide(np.arange(len(data.rows)), TEST_SHARE, labels))
         scaled = manifest.scaling.apply(data.rows)
         if data.left_out is None:
             pca_rows = scaled[split.fitted]
         else:
-            pca_rows = manifest.scaling.apply(data.left_out[_drawn(len(data.left_out), most)])
+            pca_rows = manifest.scaling.apply(data.left_out[drawn(len(data.left_out), most)])
         pca_rows = pca_rows.reshape(len(pca_rows), -1)
         return cls(data, scaled, split, pca_rows, min(manifest.embedding_size, *pca_rows.shape))
 
@@ -91,29 +91,54 @@ class Sample:
         return f"PCA learned from {len(self.pca_rows):,} {which}."
 
 
+class Anomalies(NamedTuple):
+    """rows, normal: bool [n], which are; rows that the fit excluded may be neither. named: which, for people."""
+
+    rows: np.ndarray
+    normal: np.ndarray
+    named: str
+
+
 @dataclass(frozen=True)
 class Subject:
-    """data: all rows like those the model was fitted on, and `sample` of them.
+    """whole: all rows but those that trained the model; data: those like the ones it was fitted on, `sample` of them.
 
-    labelled: where there are labels, a sample that has rows that the fit excluded, too. autoencoder: the weights that
-    the model was exported from, in scaled units, where their run was given.
+    labelled: where there are labels, a sample of the whole; None, and why in `unclassified`, where they are no classes
+    but tell anomalies. autoencoder: the weights that the model was exported from, in scaled units, where their run was
+    given. anomalies: of the whole, where they are known.
     """
 
     model: Published
+    whole: Data
     data: Data
     excluded: int
     sample: Sample
     labelled: Sample | None
     autoencoder: Autoencoder | None
+    anomalies: Anomalies | None
+    unclassified: str = ""
 
     @classmethod
-    def of(cls, model: Published, data: Data, autoencoder: Autoencoder | None = None) -> Subject:
-        """Raises DataError when labels are no classes to tell apart."""
+    def of(
+        cls,
+        model: Published,
+        data: Data,
+        autoencoder: Autoencoder | None = None,
+        anomalies: Anomalies | None = None,
+    ) -> Subject:
+        """Raises DataError when labels are good for nothing."""
         manifest, excluded = model.manifest, int(data.excluded.sum())
-        labelled = Sample.of(data, manifest) if data.labels else None
-        usual = replace(data.take(~data.excluded), labels=None) if excluded else data
-        sample = labelled if labelled and not excluded else Sample.of(usual, manifest)
-        return cls(model, usual, excluded, sample, labelled, autoencoder)
+        labelled, unclassified = None, ""
+        if data.labels:
+            try:
+                labelled = Sample.of(data, manifest)
+            except DataError as error:
+                if anomalies is None:
+                    raise
+                unclassified = str(error)
+        usual = data.take(~data.excluded) if excluded else data
+        sample = labelled if labelled and not excluded else Sample.of(replace(usual, labels=None), manifest)
+        return cls(model, data, usual, excluded, sample, labelled, autoencoder, anomalies, unclassified)
 
     def show(self, console: Console) -> None:
         """Which model, and which rows, for people."""
@@ -131,7 +156,14 @@ class Subject:
             fitted_on = f"the file that the model was fitted on ({manifest.provenance.data})"
             console.print(f"Not {fitted_on}: rows that are in both are counted as fresh.")
         if self.excluded:
-            console.print(f"{self.excluded:,} more have a label that the fit excluded: for classification only.")
+            console.print(f"{self.excluded:,} more have a label that the fit excluded: to be told from the others.")
+        if self.unclassified:
+            console.print(f"No classification: {self.unclassified}.")
+        if self.labelled and self.labelled.data.labels and not self.anomalies:
+            column = self.labelled.data.labels.column
+            console.print(
+                f"--anomalies V[,V] says which {column} are anomalies, and measures how well scores tell them."
+            )
         console.print()
 
     def numbers(self) -> dict[str, Numbers]:
@@ -153,11 +185,6 @@ class Subject:
             "excluded_rows": self.excluded,
         }
         return {"model": model, "data": rows}
-
-
-def _drawn(n: int, most: int) -> np.ndarray:
-    """Positions of `most` of n rows, in order; of all where there are no more."""
-    return np.sort(np.random.default_rng(SEED).choice(n, min(n, most), replace=False))
 
 
 def divide(positions: np.ndarray, share: float, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,16 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Values of one kind of rows, [n]. weights: how many rows each stands for, [n]; one where there are none."""
+
+    name: str
+    css: str
+    values: np.ndarray
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Block:
     """Rows of one heat map that belong together. values: [lanes, columns] in -1 to 1; damaged: bool, the same shape."""
 
@@ -197,10 +207,7 @@ def scatter(groups: Sequence[Series], x_label: str, y_label: str, alt: str) -> M
 def histogram(values: np.ndarray, x_label: str, alt: str, marked: tuple[float, str]) -> Markup:
     """How often which value comes, [n]; bars beyond the marked value are warm."""
     chart = _Chart(alt)
-    shown = np.append(values, marked[0])
-    log = bool((shown > 0).all() and shown.max() > _LOGARITHMIC * np.median(shown))
-    x = _Axis.over(x_label, shown, _LEFT, chart.width - _RIGHT, log, pad=0.02)
-    edges = np.geomspace(x.low, x.high, _BINS + 1) if log else np.linspace(x.low, x.high, _BINS + 1)
+    x, edges = _binned(chart, np.append(values, marked[0]), x_label)
     counts, _ = np.histogram(values, edges)
     y = _Axis.over("rows", np.append(counts, 0), chart.height - _BOTTOM, _TOP)
     _draw_axes(chart, x, y)
@@ -210,6 +217,26 @@ def histogram(values: np.ndarray, x_label: str, alt: str, marked: tuple[float, s
             css = "area s1" if left >= marked[0] else "area s0"
             chart.marks.append(_bar(css, x.at(left), x.at(right) - 0.8, y.at(0), y.at(count), title))
     _point_out(chart, x, y, *marked)
+    return chart.svg()
+
+
+def histograms(samples: Sequence[Sample], x_label: str, alt: str, marked: Sequence[tuple[float, str]]) -> Markup:
+    """What share of each kind's rows has which value, as outlines over one another. marked: values to point out."""
+    chart = _Chart(alt)
+    shown = np.concatenate([*(sample.values for sample in samples), [value for value, _ in marked]])
+    x, edges = _binned(chart, shown, x_label)
+    shares = [np.histogram(one.values, edges, weights=one.weights)[0].astype(np.float64) for one in samples]
+    shares = [share / share.sum() for share in shares]
+    y = _Axis.over("% of its rows", 100 * np.append(np.concatenate(shares), 0), chart.height - _BOTTOM, _TOP)
+    _draw_axes(chart, x, y)
+    for sample, share in zip(samples, shares, strict=True):
+        steps = "".join(f"V{y.at(100 * height)}H{x.at(right)}" for height, right in zip(share, edges[1:], strict=True))
+        path = f"M{x.at(edges[0])} {y.at(0)}{steps}V{y.at(0)}"
+        chart.marks.append(_Mark(f"soft {sample.css}", f"{path}z"))
+        chart.marks.append(_Mark(f"line {sample.css}", path, sample.name))
+    for line, (value, text) in enumerate(marked):
+        _point_out(chart, x, y, value, text, line)
+    chart.key = [(one.css, one.name) for one in samples] if len(samples) > 1 else []
     return chart.svg()
 
 
@@ -313,6 +340,13 @@ def _frame(
     return x, y
 
 
+def _binned(chart: _Chart, shown: np.ndarray, x_label: str) -> tuple[_Axis, np.ndarray]:
+    """The axis of a histogram, and the edges of its bins: [bins + 1]."""
+    log = bool((shown > 0).all() and shown.max() > _LOGARITHMIC * np.median(shown))
+    x = _Axis.over(x_label, shown, _LEFT, chart.width - _RIGHT, log, pad=0.02)
+    return x, np.geomspace(x.low, x.high, _BINS + 1) if log else np.linspace(x.low, x.high, _BINS + 1)
+
+
 def _draw_axes(chart: _Chart, x: _Axis, y: _Axis, x_ticks: bool = True) -> None:
     for tick, text in y.ticks(max(4, int(chart.height / 45))):
         at = y.at(tick)
@@ -327,11 +361,12 @@ def _draw_axes(chart: _Chart, x: _Axis, y: _Axis, x_ticks: bool = True) -> None:
     chart.texts.append(_Text(0, 8, y.label))
 
 
-def _point_out(chart: _Chart, x: _Axis, y: _Axis, value: float, text: str) -> None:
+def _point_out(chart: _Chart, x: _Axis, y: _Axis, value: float, text: str, line: int = 0) -> None:
+    """line: how many lines of text below the top of the chart."""
     at = x.at(value)
     chart.marks.append(_Mark("rule", f"M{at} {y.start}V{y.end}"))
     anchor = "start" if at < (x.start + x.end) / 2 else "end"
-    chart.texts.append(_Text(at, y.end - 5, text, anchor, "label"))
+    chart.texts.append(_Text(at, y.end - 5 + 14 * line, text, anchor, "label"))
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> str:

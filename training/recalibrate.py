@@ -1,0 +1,115 @@
+"""hourglass-train calibrate: a published model, its threshold from other rows, as a new version. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from hourglass.contract import layout
+from hourglass.contract.calibration import Calibration
+from hourglass.contract.manifest import MODEL, SCORE, Manifest, Recalibration
+from training import card
+from training.data import Dataset
+from training.errors import ConfigError, DataError
+from training.evaluation.published import Published, open_model
+from training.evaluation.rows import Data, read
+from training.export import README, REPORT
+from training.false_alarms import percent
+from training.progress import Progress
+from training.report import recalibration
+
+
+def recalibrate(
+    folder: Path, *, source: str, label: str | None, exclude: Sequence[str], rate: float | None, progress: Progress
+) -> Path:
+    """Publish exported/NAME[/VERSION] with the calibration of `source` as a new version, the returned folder.
+
+    source: as --data of a fit; rows that trained the model are left out. label, exclude: rows whose `label` is one of
+    `exclude` are left out too. rate: None for the model's own. Raises TrainingError.
+    """
+    if exclude and label is None:
+        raise ConfigError("--exclude-label needs --label COLUMN: the column to look at")
+    model = open_model(folder)
+    before = model.manifest.calibration
+    rate = before.false_alarm_rate if rate is None else rate
+    with progress.step("reading"):
+        data = _normal(read(source, model.manifest, label), exclude, progress)
+    _check_enough(data, rate)
+    with progress.step("scoring"):
+        scores = _scores(model, data)
+    calibration = Calibration.from_scores(scores, rate)
+    manifest = _manifest(model, data, calibration)
+    files = layout.read(model.folder.parent.parent, model.name, model.version, tuple(model.manifest.files)).files
+
+    def write(draft: Path) -> None:
+        for file, content in files.items():
+            (draft / file).write_bytes(content)
+        exported = model.folder.parent.parent.name
+        (draft / README).write_text(card.recalibrated(model.name, exported, manifest, before), encoding="utf-8")
+        (draft / REPORT).write_text(recalibration.render(model.name, manifest, before, scores), encoding="utf-8")
+        (draft / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    published = layout.publish(model.folder.parent.parent, model.name, write)
+    _tell(before, calibration, scores, progress)
+    return published
+
+
+def _normal(data: Data, exclude: Sequence[str], progress: Progress) -> Data:
+    """The rows to calibrate with. Raises DataError."""
+    if data.fitted_rows == "included":
+        raise DataError(
+            f"{data.source}: the model was fitted on these rows, and which of them trained it is not known: "
+            "calibrate with others"
+        )
+    excluded = data.excluded | data.labels.among(exclude, data.source) if data.labels and exclude else data.excluded
+    normal = data.take(~excluded)
+    trained = data.read - len(data.rows)
+    reasons = {"that trained the model or stopped it": trained, "whose label is excluded": int(excluded.sum())}
+    left_out = "".join(f", {count:,} {why} left out" for why, count in reasons.items() if count)
+    progress.say(f"{len(normal.rows):,} rows of {data.source}{left_out}")
+    return normal
+
+
+def _check_enough(data: Data, rate: float) -> None:
+    """Raises DataError."""
+    n = len(data.rows)
+    if (n + 1) * rate * (1 + 1e-12) < 1:
+        least = int(np.ceil(1 / rate * (1 - 1e-12))) - 1
+        raise DataError(
+            f"{data.source}: {n:,} rows cannot promise a false-alarm rate of {rate:g}: at least {least:,} are needed, "
+            f"or a --false-alarm-rate of {np.ceil(1e6 / (n + 1)) / 1e6:g}"
+        )
+
+
+def _scores(model: Published, data: Data) -> np.ndarray:
+    """float32 [n]. Raises DataError."""
+    scores = model.graphs[MODEL].run_all(data.rows)[SCORE]
+    if wrong := int((~np.isfinite(scores)).sum()):
+        raise DataError(f"{data.source}: {wrong:,} of {len(scores):,} rows score NaN or infinity: leave them out")
+    return scores
+
+
+def _manifest(model: Published, data: Data, calibration: Calibration) -> Manifest:
+    before = model.manifest
+    earlier = before.provenance.recalibrated
+    source = Recalibration(
+        from_version=model.version,
+        fitted=earlier.fitted if earlier else before.provenance.created,
+        data=Path(data.source).name,
+        data_sha256=Dataset.of(data.source, data.rows, None).sha256,
+        rows=len(data.rows),
+    )
+    provenance = before.provenance.model_copy(update={"created": datetime.now(UTC), "recalibrated": source})
+    return before.model_copy(update={"calibration": calibration, "provenance": provenance})
+
+
+def _tell(before: Calibration, now: Calibration, scores: np.ndarray, progress: Progress) -> None:
+    old, new = (calibration.threshold(calibration.false_alarm_rate) for calibration in (before, now))
+    progress.say(f"threshold {old:.6g} before, {new:.6g} now, at {percent(now.false_alarm_rate)} false alarms")
+    progress.say(
+        f"the one before would have called {percent(float((scores > old).mean()))} of these rows anomalies, "
+        f"at {percent(before.false_alarm_rate)} asked"
+    )
