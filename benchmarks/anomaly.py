@@ -10,19 +10,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
-from benchmarks import anomaly_data, anomaly_records
+from rich.console import Console
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from benchmarks import anomaly_data, anomaly_page, anomaly_records
 from benchmarks.anomaly_data import PROTOCOLS, Protocol, Source
 from benchmarks.anomaly_methods import OURS, PEERS, Method, methods
 from benchmarks.anomaly_promises import promises
 from benchmarks.anomaly_records import Record, fingerprint
 from benchmarks.machine import commit, processor
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 SEEDS = range(5)
 
@@ -38,37 +40,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.data is None:
         parser.error("--data, or the environment variable HOURGLASS_DATA, names the folder with adbench/")
     files = anomaly_data.names(parsed.data / "adbench")
-    _measure({name: files[name] for name in parsed.sets or files}, parsed.seeds, parsed.methods, parsed.redo)
-    return 0
-
-
-def _measure(files: dict[str, Path], seeds: Sequence[int], names: Sequence[str], redo: bool) -> None:
-    """Methods take turns on the same split, so that what else the machine does is shared by all."""
-    run, known = datetime.now(UTC), {} if redo else _known(names)
+    if unknown := set(parsed.sets or ()) - files.keys():
+        parser.error(f"--sets: {', '.join(sorted(unknown))}: not among {', '.join(files)}")
     with ExitStack() as stack:
         every = methods(stack)
-        for seed, (set_name, file), protocol in product(seeds, files.items(), PROTOCOLS):
-            source = anomaly_data.read(set_name, file)
-            for name in names:
-                method, key = every[name], (name, protocol, set_name, seed)
-                if known.get(key) != fingerprint(method.settings(protocol), source.sha256):
-                    record = _record(method, source, protocol, seed, run)
-                    anomaly_records.write(record)
-                    print(
-                        f"seed {seed}, {set_name}, {protocol}, {name}: AUROC {record.auroc:.3f}, "
-                        f"fit {record.fit_seconds:.1f} s",
-                        flush=True,
-                    )
+        chosen = {name: files[name] for name in parsed.sets or files}
+        _measure(chosen, parsed.seeds, [every[name] for name in parsed.methods], parsed.redo)
+        records = [record for record in anomaly_records.read(every) if _is_current(record, every[record.method])]
+    missed = anomaly_page.show(records, Console(width=100))
+    if missing := len(every) * len(files) * len(SEEDS) * len(PROTOCOLS) - len(records):
+        print(f"{missing:,} records are missing, so {anomaly_page.PAGE.name} stays as it is")
+    else:
+        anomaly_page.write(records)
+    return int(missed)
 
 
-def _known(names: Sequence[str]) -> dict[tuple[str, ...], str]:
-    return {(record.method, *record.key): record.fingerprint for record in anomaly_records.read(names)}
+def _measure(files: Mapping[str, Path], seeds: Sequence[int], chosen: Sequence[Method], redo: bool) -> None:
+    """Methods take turns on the same split, so that what else the machine does is shared by all."""
+    run = datetime.now(UTC)
+    known = {(r.method, *r.key): r.fingerprint for r in anomaly_records.read(method.name for method in chosen)}
+    for seed, (set_name, file), protocol in product(seeds, files.items(), PROTOCOLS):
+        source = anomaly_data.read(set_name, file)
+        for method in chosen:
+            expected = fingerprint(method.settings(protocol), source.sha256)
+            if redo or known.get((method.name, protocol, set_name, seed)) != expected:
+                record = _record(method, source, protocol, seed, run)
+                anomaly_records.write(record)
+                measured = f"AUROC {record.auroc:.3f}, fit {record.fit_seconds:.1f} s"
+                print(f"seed {seed}, {set_name}, {protocol}, {method.name}: {measured}", flush=True)
+
+
+def _is_current(record: Record, method: Method) -> bool:
+    return record.fingerprint == fingerprint(method.settings(record.protocol), record.data_sha256)
 
 
 def _record(method: Method, source: Source, protocol: Protocol, seed: int, run: datetime) -> Record:
     split = anomaly_data.split(source, protocol, seed)
     measured = method.measure(split, protocol, seed)
-    promised = protocol == "clean" and measured.fitted is not None
     return Record(
         protocol=protocol,
         set=source.name,
@@ -81,7 +89,7 @@ def _record(method: Method, source: Source, protocol: Protocol, seed: int, run: 
         train_rows=len(split.train),
         test_rows=len(split.test),
         columns=split.train.shape[1],
-        promises=promises(measured, split, seed) if promised else None,
+        promises=promises(measured, split, seed) if protocol == "clean" else None,
         **measured.cost.model_dump(),
         processor=processor(),
         commit=commit(),

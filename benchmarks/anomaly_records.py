@@ -51,7 +51,7 @@ class Promises(_Strict):
 
 
 class Record(_Strict):
-    """fit_seconds, score_seconds: by the clock; processor_seconds: of both, on all cores; run: when it was started."""
+    """Seconds are by the clock, or of the processor, all cores; run: when it was started."""
 
     protocol: Protocol
     set: str
@@ -65,8 +65,8 @@ class Record(_Strict):
     test_rows: int
     columns: int
     fit_seconds: FiniteFloat
+    fit_processor_seconds: FiniteFloat
     score_seconds: FiniteFloat
-    processor_seconds: FiniteFloat
     promises: Promises | None = None
     threads: int
     processor: str
