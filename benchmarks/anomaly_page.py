@@ -101,8 +101,8 @@ def _tables(records: Sequence[Record]) -> Iterator[Table]:
         yield _promises([promises for _, promises in promised])
         yield _promises_by_set(promised)
     yield _times(records)
-    if ours:
-        yield _fit_ratio(ours, records)
+    if (ratio := _fit_ratio(ours, records)).rows:
+        yield ratio
 
 
 def _means(records: Sequence[Record]) -> Table:
