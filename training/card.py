@@ -5,6 +5,7 @@ from __future__ import annotations
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
+from training.detection import RECALL_AT, TITLES, lost
 from training.false_alarms import interval, percent
 from training.graphs import Served
 
@@ -47,7 +48,7 @@ Three disjoint random splits: {rows["train"]:,} rows trained the weights, {rows[
 
 ## Calibration
 {_calibration(manifest)}
-
+{_detection(manifest)}
 ## Use
 {_use(config.name, config.exported.name, manifest)}
 `report.html` has the pictures: {rows_shown} shown in it.
@@ -95,6 +96,27 @@ rows that happens with probability at most {rate:.3g}: of fresh normal rows {per
 {high}, for chance chose the calibration rows. The smallest rate these {n:,} rows can promise is {smallest:.3g}.
 The promise holds for rows drawn as the calibration rows were, not after the data have changed: `hourglass-train
 calibrate` renews it on new rows, without training."""
+
+
+def _detection(manifest: Manifest) -> str:
+    """What the anomalies that the fit had at hand say; nothing where it had none."""
+    found = manifest.provenance.detection
+    if found is None:
+        return ""
+    measures = ("auroc", "auprc", *RECALL_AT)
+    rows = "".join(
+        f"\n| {TITLES[name]} | " + " | ".join(f"{values[m]:.3f}" if m in values else "–" for m in measures) + " |"
+        for name, values in found.methods.items()
+    )
+    loses = lost({name: values["auroc"] for name, values in found.methods.items()})
+    return f"""
+## Anomalies at hand
+{found.anomalous_rows:,} rows that the fit left out, taken as anomalies, and {found.normal_rows:,} calibration rows;
+the simple detectors learned from the rows that trained the model. {loses or "None of them ranks these rows better."}
+
+| | AUROC | AUPRC | recall at 1 % false alarms | at 0.1 % |
+| --- | --- | --- | --- | --- |{rows}
+"""
 
 
 def _use(name: str, exported: str, manifest: Manifest) -> str:

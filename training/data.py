@@ -27,13 +27,14 @@ _READ_ROWS = 8192
 
 
 class Excluded(NamedTuple):
-    """Rows whose label the fit excludes, 10,000 at most, drawn at random, and their labels.
+    """Of the `total` rows whose label the fit excludes, 10,000 at most, drawn at random, and their labels.
 
     rows: float32 [n, *row_shape] in the file's units; labels: [n], as people read them.
     """
 
     rows: Tensor
     labels: tuple[str, ...]
+    total: int
 
 
 @dataclass(frozen=True)
@@ -203,18 +204,21 @@ class _Drawn:
     """At most MOST_EXCLUDED of all rows that come by, each as likely as any other: those with the smallest lots."""
 
     def __init__(self, seed: int) -> None:
-        self._random = np.random.default_rng(seed)
+        self._random, self._total = np.random.default_rng(seed), 0
         self._rows: np.ndarray | None = None
         self._labels, self._lots = np.empty(0, dtype=object), np.empty(0)
 
     def add(self, rows: np.ndarray, labels: np.ndarray) -> None:
         lots = np.concatenate([self._lots, self._random.random(len(rows))])
         kept = np.sort(np.argsort(lots)[:MOST_EXCLUDED])
+        self._total += len(rows)
         self._lots, self._labels = lots[kept], np.concatenate([self._labels, labels])[kept]
         self._rows = (rows if self._rows is None else np.concatenate([self._rows, rows]))[kept]
 
     def drawn(self) -> Excluded | None:
-        return None if self._rows is None else Excluded(torch.from_numpy(self._rows), tuple(self._labels))
+        if self._rows is None:
+            return None
+        return Excluded(torch.from_numpy(self._rows), tuple(self._labels), self._total)
 
 
 def canonical(label: object) -> str:

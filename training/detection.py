@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from hourglass.contract.manifest import Detection
 from training.baselines import BASELINES, SEED
 
 MODEL = "model"
@@ -36,27 +37,39 @@ def drawn(n: int, most: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Compared:
-    """Scores, float64 [m], of the model and each baseline for the same rows; anomalous: bool [m]."""
+    """Scores, float64 [m], of the model and each baseline for the same rows.
+
+    anomalous: bool [m], with rows of both kinds. weights: how many rows each stands for, [m], all of a kind the same:
+    the precision of an alarm depends on how common anomalies are.
+    """
 
     scores: Mapping[str, np.ndarray]
     anomalous: np.ndarray
+    weights: np.ndarray
 
     @classmethod
-    def of(cls, scores: np.ndarray, learned: np.ndarray, rows: np.ndarray, anomalous: np.ndarray) -> Compared:
+    def of(
+        cls, scores: np.ndarray, learned: np.ndarray, rows: np.ndarray, anomalous: np.ndarray, weights: np.ndarray
+    ) -> Compared:
         """scores: the model's for `rows`, [m, features] in scaled units. learned: what the baselines learn from,
         [n, features] in scaled units."""
         others = {name: baseline(learned, rows) for name, baseline in BASELINES.items()}
-        return cls({MODEL: scores.astype(np.float64), **others}, anomalous)
+        return cls({MODEL: scores.astype(np.float64), **others}, anomalous, weights)
 
-    def figures(self, weights: np.ndarray | None = None) -> dict[str, dict[str, float | None]]:
-        """method -> measure -> value. weights: how many rows each stands for, [m]."""
-        return {name: figures(scores, self.anomalous, weights) for name, scores in self.scores.items()}
+    def figures(self) -> dict[str, dict[str, float | None]]:
+        """method -> measure -> value."""
+        return {name: figures(scores, self.anomalous, self.weights) for name, scores in self.scores.items()}
+
+    @property
+    def share(self) -> float:
+        """Of the rows that these stand for, how many are anomalies."""
+        return float(self.weights[self.anomalous].sum() / self.weights.sum())
 
 
-def figures(scores: np.ndarray, anomalous: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float | None]:
-    """AUROC, AUPRC (average precision) and recalls by name. scores: [m]; anomalous: bool [m], with rows of both kinds.
+def figures(scores: np.ndarray, anomalous: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
+    """AUROC, AUPRC (average precision) and recalls, by name, of scores [m]; see Compared.
 
-    weights: how many rows each stands for, [m], the same for all of a kind. A recall at a false-alarm rate is the share
+    A recall at a false-alarm rate is the share
     of anomalies above the lowest threshold that no larger share of the normal rows exceeds; None where these are too
     few for the rate to be told from 0.
     """
@@ -80,3 +93,10 @@ def lost(auroc: Mapping[str, float | None]) -> str | None:
     by = ", ".join(f"{_SHORT[name]} ({shown[name]})" for name in better)
     hint = " For these anomalies, take PCA, or try another --variant or --embedding-dim." if "pca" in better else ""
     return f"The model (AUROC {shown[MODEL]}) loses to {by}.{hint}"
+
+
+def in_one_line(found: Detection) -> str:
+    """The AUROC of every method."""
+    shown = {name: f"{values['auroc']:.3f}" for name, values in found.methods.items()}
+    others = ", ".join(f"{_SHORT[name]} {shown[name]}" for name in _SHORT)
+    return f"{found.anomalous_rows:,} excluded rows taken as anomalies: AUROC {shown[MODEL]} ({others})"

@@ -26,6 +26,7 @@ from hourglass.contract.manifest import (
     SCORE,
     Array,
     Column,
+    Detection,
     FileEntry,
     GoldenRows,
     Manifest,
@@ -38,6 +39,7 @@ from training import card
 from training.config import FitConfig
 from training.data import Dataset, Splits
 from training.errors import ExportError, TrainingError
+from training.evidence import Evidence
 from training.golden import golden_rows
 from training.graphs import Decoder, Encoder, Served, graphs
 from training.report import model as report
@@ -89,8 +91,10 @@ def _write(trained: Trained, folder: Path) -> None:
     real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])
     check_parity(trained.served, exported, torch.cat([real, golden]), calibration.threshold(rate))
     metrics = _metrics(trained.served, calibration_rows, answers)
-    manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics)
-    page = _report(trained, manifest, answers)
+    evidence = Evidence.of(trained, exported[MODEL], scores)
+    detection = evidence.at_hand.detection() if evidence.at_hand else None
+    manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics, detection)
+    page = _report(trained, manifest, answers, evidence)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
@@ -98,9 +102,9 @@ def _write(trained: Trained, folder: Path) -> None:
     (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray]) -> str:
+def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], evidence: Evidence) -> str:
     try:
-        return report.render(trained, manifest, answers)
+        return report.render(trained, manifest, answers, evidence)
     except (TrainingError, OSError):
         raise
     except Exception as error:  # a fault of ours: a model without its pictures would hide it
@@ -200,6 +204,7 @@ def _manifest(
     golden: Tensor,
     model: Graph,
     metrics: dict[str, float],
+    detection: Detection | None,
 ) -> Manifest:
     config, served, dataset = trained.config, trained.served, trained.dataset
     entries = {n: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for n, data in files.items()}
@@ -229,6 +234,7 @@ def _manifest(
             config=_settings(trained),
             versions=_versions(),
             metrics={**metrics, "best_epoch": float(trained.best_epoch)},
+            detection=detection,
         ),
     )
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hourglass.contract import layout
 from training import checkpoint, data
 from training.autoencoder import Autoencoder, find
 from training.config import FitConfig, validated
 from training.data import Dataset, Splits
+from training.detection import in_one_line, lost
 from training.errors import ConfigError, RunError
 from training.export import Trained, export, false_alarm_rate
 from training.graphs import Served
@@ -126,7 +128,12 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
         asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
         progress.warn(f"{rows} calibration rows cannot promise {asked}: using the smallest they can, {rate:.3g}")
     with progress.step("exporting"):
-        return export(trained, exported)
+        folder = export(trained, exported)
+    if found := layout.read(exported, config.name, int(folder.name)).manifest.provenance.detection:
+        progress.say(in_one_line(found))
+        if loses := lost({method: values["auroc"] for method, values in found.methods.items()}):
+            progress.warn(loses)
+    return folder
 
 
 def learned(run: Run, checkpoint_file: Path, dataset: Dataset, splits: Splits) -> Trained:

@@ -34,6 +34,7 @@ from training import card
 from training.__main__ import _parser, _settings
 from training.config import FitConfig
 from training.errors import ExportError, RunError
+from training.evidence import Evidence
 from training.export import Trained
 from training.fit import fit
 from training.progress import Progress
@@ -55,6 +56,7 @@ class Reported:
     trained: Trained
     manifest: Manifest
     answers: Mapping[str, np.ndarray]
+    evidence: Evidence
 
     @property
     def page(self) -> str:
@@ -62,7 +64,7 @@ class Reported:
 
     def drawn(self, **changes: object) -> str:
         """The page of a run that differs in this."""
-        return model.render(replace(self.trained, **changes), self.manifest, self.answers)
+        return model.render(replace(self.trained, **changes), self.manifest, self.answers, self.evidence)
 
     def without_examples(self) -> str:
         return self.drawn(config=self.trained.config.model_copy(update={"no_examples": True}))
@@ -346,7 +348,7 @@ def test_a_report_that_cannot_be_drawn_is_an_error_of_the_export(
     monkeypatch.setattr(charts, "histogram", lambda *_arguments: 1 / 0)
     reported = reports["table"]
     with pytest.raises(ExportError, match=r"report\.html cannot be drawn.*ZeroDivisionError.*the run is kept"):
-        training.export._report(reported.trained, reported.manifest, reported.answers)
+        training.export._report(reported.trained, reported.manifest, reported.answers, reported.evidence)
 
 
 NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True)

@@ -91,17 +91,17 @@ def measure(subject: Subject) -> Section:
     scores = subject.model.score(data.rows)
     parts = _Parts.of(data, anomalies, manifest)
     tested = manifest.scaling.apply(data.rows[parts.tested]).reshape(len(parts.tested), -1)
-    compared = Compared.of(scores[parts.tested], parts.learned, tested, anomalies.rows[parts.tested])
-    methods = compared.figures(parts.weights)
+    anomalous = anomalies.rows[parts.tested]
+    compared = Compared.of(scores[parts.tested], parts.learned, tested, anomalous, parts.weights)
+    methods = compared.figures()
     ranking = table("telling anomalies", "AUROC", "AUPRC", "recall at 1 %", "at 0.1 %")
     for name, found in methods.items():
         ranking.add_row(TITLES[name], *("–" if value is None else f"{value:.3f}" for value in found.values()))
-    share = parts.weights[-1] * len(parts.anomalous) / parts.weights.sum()
     which = "rows that the model learned from" if data.left_out is not None else f"other normal rows of {data.source}"
     sentences = [
-        f"Anomalies: {anomalies.named}: {int(anomalies.rows.sum()):,} rows, and {int(anomalies.normal.sum()):,} normal "
-        f"ones. Tested on {len(parts.anomalous):,} and {len(parts.normal):,}; AUPRC as if {percent(share)} of all rows "
-        "were anomalies, as in the file.",
+        f"Anomalies: {anomalies.named}: {anomalies.rows.sum():,} rows, and {anomalies.normal.sum():,} normal ones. "
+        f"Tested on {len(parts.anomalous):,} and {len(parts.normal):,}; AUPRC as if {percent(compared.share)} of all "
+        "rows were anomalies, as in the file.",
         f"PCA, kNN and IsolationForest learned from {len(parts.learned):,} {which}.",
     ]
     if None in methods[MODEL].values():

@@ -16,16 +16,18 @@ from training.likelihoods import standard_normal_kl
 
 if TYPE_CHECKING:
     from training.autoencoder import Autoencoder
+    from training.evidence import Evidence
     from training.export import Trained
 
 
 @dataclass(frozen=True)
 class Material:
-    """answers: of model.onnx to all calibration rows, in order."""
+    """answers: of model.onnx to all calibration rows, in order; evidence: to others."""
 
     trained: Trained
     manifest: Manifest
     answers: Mapping[str, np.ndarray]
+    evidence: Evidence
 
     @property
     def autoencoder(self) -> Autoencoder:

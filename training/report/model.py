@@ -13,26 +13,29 @@ from markupsafe import Markup
 from torch import nn
 
 from hourglass.contract.manifest import Manifest
-from training.report import charts, embedding, examples, learning, pictures, score
+from training.report import anomalies, charts, embedding, examples, learning, pictures, score
 from training.report.material import Material, sentence, words
 from training.report.page import Figure, Page, Section, facts
 
 if TYPE_CHECKING:
+    from training.evidence import Evidence
     from training.export import Trained
 
 _FILTERS, _ABREAST = 48, 16
 
 
 @torch.inference_mode()
-def render(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray]) -> str:
+def render(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], evidence: Evidence) -> str:
     """The page. answers: of model.onnx to all calibration rows, in order. The model is in evaluation mode."""
-    material = Material(trained, manifest, answers)
+    material = Material(trained, manifest, answers, evidence)
     sections = (
         examples.section(material),
         learning.section(material),
         embedding.section(material),
         embedding.generated(material),
         score.section(material),
+        anomalies.at_hand(material),
+        anomalies.worst(material),
         _filters(material),
         _cost(material),
     )

@@ -6,7 +6,7 @@ plain words how to read it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _templates = Environment(
 
 @dataclass(frozen=True)
 class Figure:
-    """body: what charts.py and pictures.py give, or `facts`. caption: how to read it. wide: takes a whole line."""
+    """body: what charts.py and pictures.py give, `facts` or a `table`. caption: how to read it. wide: a whole line."""
 
     title: str
     body: Markup
@@ -61,6 +61,11 @@ class Page:
 def facts(of: Mapping[str, str]) -> Markup:
     """A list of names and what they are."""
     return rendered("facts.html.jinja", facts=of)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+    """Numbers beside one another, each row's cells under the headers."""
+    return rendered("table.html.jinja", headers=headers, rows=rows)
 
 
 def rendered(template: str, **values: Any) -> Markup:

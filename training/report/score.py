@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.report import charts, pictures
+from training.report import anomalies, charts, pictures
 from training.report.material import Material, sentence, words
 from training.report.page import Figure, Section, facts
 from training.report.pictures import Lane
@@ -31,8 +31,9 @@ def section(material: Material) -> Section:
         f"{sentence(manifest.score.formula)}; higher is more anomalous. Calibrated on {manifest.calibration.rows:,} "
         "rows that neither training nor early stopping saw."
     )
-    summary = Figure("Metrics", facts(metrics), "Means over the calibration rows, in scaled units.", wide=True)
-    return Section("The score", text, [histogram, errors, summary])
+    curve = anomalies.false_alarms(material)
+    summary = Figure("Metrics", facts(metrics), "Means over the calibration rows, in scaled units.", wide=curve is None)
+    return Section("The score", text, [histogram, errors, *([curve] if curve else []), summary])
 
 
 def _columns(material: Material) -> Figure:

@@ -1,0 +1,220 @@
+"""How well scores tell anomalies that are at hand, how often ordinary rows pass for one, and why the worst rows do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from hourglass.contract.manifest import FEATURE_ERROR, RECONSTRUCTION, SCORE
+from training.detection import MODEL, TITLES, lost
+from training.evidence import AtHand
+from training.false_alarms import expected, percent
+from training.report import charts, pictures
+from training.report.charts import Sample, Series
+from training.report.material import Material, words
+from training.report.page import Figure, Section, table
+from training.report.pictures import Head, Lane
+
+_FEWEST = 100  # fresh rows, for a curve that says something
+_LARGEST_RATE, _POINTS = 0.2, 60
+_LABELS = 8
+_ROWS, _IMAGES = 6, 10
+_FEATURES = 3
+
+
+def at_hand(material: Material) -> Section | None:
+    """How well the rows that the fit excluded are told from the others."""
+    found = material.evidence.at_hand
+    if found is None:
+        return None
+    methods = found.compared.figures()
+    headers = ("", "AUROC", "AUPRC", "recall at 1 %", "at 0.1 %")
+    rows = [
+        (TITLES[name], *("–" if value is None else f"{value:.3f}" for value in values.values()))
+        for name, values in methods.items()
+    ]
+    loses = lost({name: values["auroc"] for name, values in methods.items()})
+    figures = Figure(
+        "Beside simple detectors",
+        table(headers, rows),
+        f"{loses or 'No simple detector ranks these rows better.'} They learned from the rows that trained the model. "
+        "AUROC: how likely an anomaly scores above an ordinary row. AUPRC: mean precision of the alarms while more and "
+        f"more are raised, as if {percent(found.compared.share)} of all rows were anomalies. Recall: share of the "
+        "anomalies found when that share of the ordinary rows is called one, too.",
+        wide=True,
+    )
+    return Section(
+        "Anomalies at hand",
+        f"{found.excluded.total:,} rows were left out of the fit by their {material.trained.config.label}: taken as "
+        "anomalies, they show what the score is worth. The other rows are those that calibrated it.",
+        [_by_label(material, found), _roc(found), _precision(found), figures],
+    )
+
+
+def _by_label(material: Material, found: AtHand) -> Figure:
+    labels, scores = np.array(found.excluded.labels), found.answers[SCORE]
+    names, counts = np.unique(labels, return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")][:_LABELS]
+    groups = {str(name): scores[labels == name] for name in largest}
+    if len(names) > _LABELS:
+        groups["other labels"] = scores[~np.isin(labels, largest)]
+    samples = [Sample(f"calibration rows ({len(material.scores):,})", "s0", material.scores)]
+    samples += [
+        Sample(f"{name} ({len(group):,})", f"s{1 + number}", group)
+        for number, (name, group) in enumerate(groups.items())
+    ]
+    threshold = charts.number(material.threshold)
+    return Figure(
+        "Scores by label",
+        charts.histograms(
+            samples,
+            words(material.manifest.score.name),
+            f"Which share of each label's rows has which score, with the threshold at {threshold}",
+            [(material.threshold, f"threshold {threshold}")],
+        ),
+        f"Beyond the line lie {percent(float((scores > material.threshold).mean()))} of the anomalies, and "
+        f"{material.false_alarms} of the ordinary rows at most. What overlaps cannot be told by this score.",
+    )
+
+
+def _roc(found: AtHand) -> Figure:
+    curves = {name: roc_curve(found.compared.anomalous, scores) for name, scores in found.compared.scores.items()}
+    return Figure(
+        "Anomalies found, false alarms raised",
+        charts.lines(
+            [_series(name, fpr, tpr) for name, (fpr, tpr, _) in curves.items()],
+            "share of ordinary rows called anomalies",
+            "share of anomalies found",
+            "ROC: the share of anomalies found against the share of ordinary rows called anomalies",
+        ),
+        "Each point is a threshold (ROC curve). The further up and left a line, the better; guessing is the diagonal.",
+    )
+
+
+def _precision(found: AtHand) -> Figure:
+    anomalous, weights = found.compared.anomalous, found.compared.weights
+    curves = {
+        name: precision_recall_curve(anomalous, scores, sample_weight=weights)
+        for name, scores in found.compared.scores.items()
+    }
+    return Figure(
+        "Which alarms are right",
+        charts.lines(
+            [_series(name, recall, precision) for name, (precision, recall, _) in curves.items()],
+            "share of anomalies found (recall)",
+            "share of alarms that are right (precision)",
+            "Precision against recall",
+        ),
+        f"Each point is a threshold. Guessing is right in {percent(found.compared.share)} of the cases, the share of "
+        "anomalies in the file: the rarer they are, the harder it is.",
+    )
+
+
+def _series(name: str, x: np.ndarray, y: np.ndarray) -> Series:
+    return Series(TITLES[name], f"{'line' if name == MODEL else 'thin'} s{list(TITLES).index(name)}", x, y)
+
+
+def false_alarms(material: Material) -> Figure | None:
+    """Asked and realised, on rows that did not calibrate the score; None where they are too few."""
+    scores, calibration = material.evidence.early_stop, material.manifest.calibration
+    if len(scores) < _FEWEST or calibration.smallest_false_alarm_rate > _LARGEST_RATE / 2:
+        return None
+    asked = np.linspace(calibration.smallest_false_alarm_rate * (1 + 1e-9), _LARGEST_RATE, _POINTS)
+    realised = np.array([(scores > calibration.threshold(rate)).mean() for rate in asked])
+    low, high = np.array([expected(calibration, rate, len(scores)) for rate in asked]).T
+    series = [
+        Series("95 % of models, below", "thin s9", asked, low),
+        Series("95 % of models, above", "thin s9", asked, high),
+        Series("as asked", "line s9", asked, asked),
+        Series("realised", "line s0", asked, realised),
+    ]
+    return Figure(
+        "False alarms, asked and realised",
+        charts.lines(
+            series,
+            "false-alarm rate asked",
+            "share called anomalies",
+            "The share of rows called anomalies against the false-alarm rate asked, with what chance allows",
+            key=False,
+        ),
+        f"Of the {len(scores):,} early-stop rows, which did not calibrate the score, the share called anomalies at "
+        "each rate asked. The thick grey line is what is asked; between the thin ones lie 95 % of models by chance. "
+        "These rows chose the best epoch, so the line may lie a little low; far above, something is wrong.",
+    )
+
+
+def worst(material: Material) -> Section | None:
+    """The rows that score highest, and why; of the anomalies at hand those that score lowest, too."""
+    if not material.shows_rows:
+        return None
+    splits, found = material.trained.splits, material.evidence.at_hand
+    most = _IMAGES if material.columns is None else _ROWS
+    highest = np.argsort(-material.scores, kind="stable")[:most]
+    figures = [
+        _rows(
+            material,
+            "Ordinary rows that score highest",
+            splits.calibration.numpy()[highest],
+            {name: answer[highest] for name, answer in material.answers.items()},
+            "Of the calibration rows. What the model finds hardest to repeat: rare, wrong or badly learned.",
+        )
+    ]
+    if found:
+        scores, rows = found.answers[SCORE], found.excluded.rows.numpy()
+        for title, order, caption in (
+            (
+                "Anomalies that stand out",
+                np.argsort(-scores, kind="stable"),
+                "The highest scores of the excluded rows.",
+            ),
+            ("Anomalies that pass", np.argsort(scores, kind="stable"), "The lowest scores of the excluded rows."),
+        ):
+            chosen = order[:most]
+            answers = {name: answer[chosen] for name, answer in found.answers.items()}
+            figures.append(_rows(material, title, rows[chosen], answers, caption))
+    text = (
+        "What the score of single rows is made of: the share of each feature, what was seen there, and what the model "
+        "expected, in the units of the data. p-value: how often an ordinary row scores as high."
+    )
+    return Section("Single rows explained", text, figures)
+
+
+def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str, np.ndarray], caption: str) -> Figure:
+    """rows: float32 [n, *row_shape] in input units; answers: of model.onnx to them."""
+    if material.columns is None:
+        return _images(material, title, rows, answers, caption)
+    p_values = material.manifest.calibration.p_values(answers[SCORE])
+    errors = answers[FEATURE_ERROR]
+    shares = errors / np.maximum(errors.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    cells = []
+    for row, share, repeated, score, p_value in zip(
+        rows, shares, answers[RECONSTRUCTION], answers[SCORE], p_values, strict=True
+    ):
+        reasons = [
+            f"{material.columns[j]} ({share[j]:.0%}): {charts.number(row[j])}, expected {charts.number(repeated[j])}"
+            for j in np.argsort(-share, kind="stable")[:_FEATURES]
+        ]
+        cells.append((charts.number(score), f"{p_value:.2g}", *reasons))
+    ranks = ("first", "second", "third")[: min(_FEATURES, len(material.columns))]
+    return Figure(title, table(("score", "p-value", *ranks), cells), caption, wide=True)
+
+
+def _images(
+    material: Material, title: str, rows: np.ndarray, answers: Mapping[str, np.ndarray], caption: str
+) -> Figure:
+    scaling, errors = material.manifest.scaling, answers[FEATURE_ERROR]
+    largest = errors.reshape(len(errors), -1).max(axis=1).reshape(-1, *[1] * (errors.ndim - 1))
+    lanes = [
+        Lane("input", pictures.brightness(scaling.apply(rows))),
+        Lane("expected", pictures.brightness(scaling.unclipped(answers[RECONSTRUCTION]))),
+        Lane("error", pictures.warmth(errors / np.maximum(largest, np.finfo(np.float32).tiny))),
+    ]
+    heads = [Head(f"{score:.3g}", "warn" if score > material.threshold else "") for score in answers[SCORE]]
+    return Figure(
+        title,
+        pictures.lanes(lanes, title, heads, "score"),
+        f"{caption} Error: where the score comes from, full colour at the largest part of each image's.",
+        wide=True,
+    )
