@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hourglass.client import AsyncClient, Client
+    from hourglass.contract.calibration import benjamini_hochberg
     from hourglass.errors import HourglassError
     from hourglass.messages import (
         Calibration,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ModelVersion,
         Reconstructions,
         Scores,
+        TopFeatures,
     )
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "ModelVersion",
     "Reconstructions",
     "Scores",
+    "TopFeatures",
+    "benjamini_hochberg",
 ]
 
 
@@ -41,5 +45,6 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
     from hourglass import client, errors, messages
+    from hourglass.contract import calibration
 
-    return next(getattr(home, name) for home in (client, errors, messages) if hasattr(home, name))
+    return next(getattr(home, name) for home in (client, errors, messages, calibration) if name in vars(home))

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from hourglass.client import Client
 from hourglass.errors import HourglassError
-from hourglass.files import ArrayWriter, FileError, TableWriter, open_rows
+from hourglass.files import ArrayWriter, FileError, LateTableWriter, TableWriter, open_rows
 from hourglass.messages import ModelInfo
 from hourglass.outputs import DenoiseOutput, EmbedOutput, GenerateOutput, Output, ScoreOutput
 from hourglass.selection import Selection, select
@@ -102,16 +102,44 @@ def _parser() -> argparse.ArgumentParser:
         ("score", "anomaly score, p-value and verdict of each row"),
     ):
         command = commands.add_parser(name, parents=[rows, model, connection], help=purpose)
-        command.set_defaults(command=_rows, name=name, false_alarm_rate=None)
+        command.set_defaults(command=_rows, name=name)
         if name == "score":
-            command.add_argument(
-                "--false-alarm-rate", metavar="A", type=float, help="share of normal rows that may be called anomalies"
-            )
+            _add_score_options(command)
     generate = commands.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
     generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
     generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
     generate.set_defaults(command=_generate)
     return parser
+
+
+def _add_score_options(command: argparse.ArgumentParser) -> None:
+    verdict = command.add_argument_group("what is an anomaly")
+    verdict.add_argument(
+        "--false-alarm-rate",
+        metavar="A",
+        type=float,
+        help="share of normal rows that may be called anomalies (default: the model's own)",
+    )
+    verdict.add_argument("--threshold", metavar="S", type=float, help="instead: every score above it")
+    verdict.add_argument(
+        "--control-fdr",
+        action="store_true",
+        help="of the file's rows that are called anomalies, on average at most the share A is normal; decided when the "
+        "last row is scored, until when the output waits in a temporary file beside it",
+    )
+    explanation = command.add_argument_group("why")
+    explanation.add_argument(
+        "--top-features",
+        metavar="K",
+        type=_count,
+        default=0,
+        help="name the K features with the largest share in each score, with their observed and expected values",
+    )
+    explanation.add_argument(
+        "--feature-errors",
+        action="store_true",
+        help="write each feature's part in the score, instead of the score, to an .npy of the rows' shape",
+    )
 
 
 def _count(text: str) -> int:
@@ -153,6 +181,8 @@ def _models(client: Client, _: argparse.Namespace) -> None:
 
 def _rows(client: Client, args: argparse.Namespace) -> None:
     _check_out(args)
+    if args.name == "score":
+        _check_score(args)
     file = open_rows(args.file)
     id_type = None if args.id is None else next(file.batches(1)).column(args.id).type
     model = client.model(args.model, args.version)
@@ -161,7 +191,7 @@ def _rows(client: Client, args: argparse.Namespace) -> None:
     schema = output.schema if id_type is None else output.schema.insert(0, pa.field(args.id, id_type))
     if len(set(schema.names)) < len(schema):
         raise UsageError(f"the output has a column {args.id!r} already: leave out --id, or rename it in the file")
-    size = client.rows_per_message(args.model, model.model.version)
+    size = output.rows_per_message(client)
     waiting: deque[pa.Array | None] = deque()
 
     def batches() -> Iterator[np.ndarray]:
@@ -213,6 +243,14 @@ def _check_out(args: argparse.Namespace) -> None:
         raise UsageError(f"--out {out} is the input: name another file")
 
 
+def _check_score(args: argparse.Namespace) -> None:
+    if args.threshold is not None and (args.false_alarm_rate is not None or args.control_fdr):
+        other = "--control-fdr" if args.control_fdr else "--false-alarm-rate"
+        raise UsageError(f"--threshold and {other}: each decides alone what is an anomaly")
+    if args.feature_errors and (args.out is None or args.out.suffix.lower() != ".npy"):
+        raise UsageError("--feature-errors: they are written to an .npy: add --out FILE.npy")
+
+
 def _check_suffix(out: Path | None) -> None:
     if out is not None and out.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"--out {out}: its name must end in {', '.join(_SUFFIXES)}")
@@ -224,7 +262,15 @@ def _unnamed(model: ModelInfo) -> list[str]:
 
 def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) -> Output[Any]:
     if args.name == "score":
-        return ScoreOutput(model, args.false_alarm_rate)
+        return ScoreOutput(
+            model,
+            selection.columns or model.feature_names,
+            false_alarm_rate=args.false_alarm_rate,
+            threshold=args.threshold,
+            control_fdr=args.control_fdr,
+            top_features=args.top_features,
+            feature_errors=args.feature_errors,
+        )
     if args.name == "embed":
         return EmbedOutput(model)
     return DenoiseOutput(model, model.row_shape, list(selection.columns or _unnamed(model)))
@@ -236,7 +282,10 @@ def _writer(stack: ExitStack, out: Path | None, output: Output[Any], schema: pa.
     if out.suffix.lower() == ".npy":
         numbers = stack.enter_context(ArrayWriter(out, output.row_shape))
         return lambda answer, ids: numbers.write(output.numbers(answer))
-    table = stack.enter_context(TableWriter(out, schema))
+    if isinstance(output, ScoreOutput) and output.control_fdr:
+        table: TableWriter = stack.enter_context(LateTableWriter(out, schema, output.complete))
+    else:
+        table = stack.enter_context(TableWriter(out, schema))
 
     def write(answer: Any, ids: pa.Array | None) -> None:
         columns = output.arrays(answer) if ids is None else [ids, *output.arrays(answer)]

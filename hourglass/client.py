@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class _Base:
-    """What both clients are made of: a channel, and the message sizes already learned."""
+    """What both clients are made of: a channel, and the limits already learned."""
 
     _library: ClassVar[Any]
 
@@ -53,7 +53,7 @@ class _Base:
         self._connection = Connection(server, ca_file, cert_file, key_file, token_file, timeout)
         self._channel = self._connection.open(self._library)
         self._stub = AutoencoderStub(self._channel)
-        self._sizes: dict[tuple[str, int | None], int] = {}
+        self._limits: steps.Limits = {}
         self._closed = False
 
     def _rpc(self, method: str) -> Any:
@@ -95,24 +95,45 @@ class Client(_Base):
     def embed(self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False) -> Embeddings:
         """rows: array-like [n, ...row shape], n >= 1, in the units of the training data. with_stddev: also how sure
         each number is, of models with a prior."""
-        plan = steps.array(steps.EMBED, self._sizes, model, rows, version, with_stddev=with_stddev)
+        plan = steps.array(steps.EMBED, self._limits, model, rows, version, with_stddev=with_stddev)
         return self._only(plan)
 
     def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
-        return self._only(steps.array(steps.DENOISE, self._sizes, model, rows, version))
+        return self._only(steps.array(steps.DENOISE, self._limits, model, rows, version))
 
     def score(
-        self, model: str, rows: Any, *, version: int | None = None, false_alarm_rate: float | None = None
+        self,
+        model: str,
+        rows: Any,
+        *,
+        version: int | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        control_fdr: bool = False,
+        top_features: int = 0,
+        feature_errors: bool = False,
     ) -> Scores:
         """rows: as for `embed`. false_alarm_rate: share of normal rows that may be called anomalies; None: the
-        model's own."""
-        plan = steps.array(steps.SCORE, self._sizes, model, rows, version, false_alarm_rate=false_alarm_rate)
+        model's own. threshold: instead, a threshold on the score. control_fdr: of all rows of this call that are called
+        anomalies, on average at most the share false_alarm_rate is normal. top_features: how many features to name
+        beside each score. feature_errors: also each feature's part in it."""
+        plan = steps.score(
+            self._limits,
+            model,
+            rows,
+            version,
+            false_alarm_rate=false_alarm_rate,
+            threshold=threshold,
+            control_fdr=control_fdr,
+            top_features=top_features,
+            feature_errors=feature_errors,
+        )
         return self._only(plan)
 
     def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
         """embeddings: array-like [n, embedding size], of the model's own embedding space -> the rows they stand for."""
-        return self._only(steps.array(steps.DECODE, self._sizes, model, embeddings, version))
+        return self._only(steps.array(steps.DECODE, self._limits, model, embeddings, version))
 
     def generate(self, model: str, rows: int, *, seed: int | None = None, version: int | None = None) -> Generated:
         """New rows, drawn from the model's prior. seed: the same one gives the same rows; None: the server's choice."""
@@ -146,13 +167,31 @@ class Client(_Base):
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        top_features: int = 0,
+        feature_errors: bool = False,
     ) -> Iterator[Scores]:
-        """As `embed_batches`."""
-        return self._carry_out(steps.call(steps.SCORE, model, batches, version, false_alarm_rate=false_alarm_rate))
+        """As `embed_batches` and `score`. The false discovery rate is one of all rows together, and so cannot be
+        controlled on the way: `benjamini_hochberg` does it with the p-values of all answers."""
+        plan = steps.call(
+            steps.SCORE,
+            model,
+            batches,
+            version,
+            false_alarm_rate=false_alarm_rate,
+            threshold=threshold,
+            top_features=top_features,
+            feature_errors=feature_errors,
+        )
+        return self._carry_out(plan)
 
-    def rows_per_message(self, model: str, version: int | None = None) -> int:
-        """How many of the model's rows fit in one message, as the server has it now."""
-        return self._only(steps.rows_per_message(model, version))
+    def rows_per_message(
+        self, model: str, version: int | None = None, *, top_features: int = 0, feature_errors: bool = False
+    ) -> int:
+        """How many of the model's rows fit in one message, as the server has it now, if so much of each is asked."""
+        return self._only(
+            steps.rows_per_message(model, version, top_features=top_features, feature_errors=feature_errors)
+        )
 
     def close(self) -> None:
         """Ends what is under way."""
@@ -215,20 +254,39 @@ class AsyncClient(_Base):
     async def embed(
         self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False
     ) -> Embeddings:
-        plan = steps.array(steps.EMBED, self._sizes, model, rows, version, with_stddev=with_stddev)
+        plan = steps.array(steps.EMBED, self._limits, model, rows, version, with_stddev=with_stddev)
         return await self._only(plan)
 
     async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
-        return await self._only(steps.array(steps.DENOISE, self._sizes, model, rows, version))
+        return await self._only(steps.array(steps.DENOISE, self._limits, model, rows, version))
 
     async def score(
-        self, model: str, rows: Any, *, version: int | None = None, false_alarm_rate: float | None = None
+        self,
+        model: str,
+        rows: Any,
+        *,
+        version: int | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        control_fdr: bool = False,
+        top_features: int = 0,
+        feature_errors: bool = False,
     ) -> Scores:
-        plan = steps.array(steps.SCORE, self._sizes, model, rows, version, false_alarm_rate=false_alarm_rate)
+        plan = steps.score(
+            self._limits,
+            model,
+            rows,
+            version,
+            false_alarm_rate=false_alarm_rate,
+            threshold=threshold,
+            control_fdr=control_fdr,
+            top_features=top_features,
+            feature_errors=feature_errors,
+        )
         return await self._only(plan)
 
     async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
-        plan = steps.array(steps.DECODE, self._sizes, model, embeddings, version)
+        plan = steps.array(steps.DECODE, self._limits, model, embeddings, version)
         return await self._only(plan)
 
     async def generate(
@@ -254,11 +312,28 @@ class AsyncClient(_Base):
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        top_features: int = 0,
+        feature_errors: bool = False,
     ) -> AsyncIterator[Scores]:
-        return self._carry_out(steps.call(steps.SCORE, model, batches, version, false_alarm_rate=false_alarm_rate))
+        plan = steps.call(
+            steps.SCORE,
+            model,
+            batches,
+            version,
+            false_alarm_rate=false_alarm_rate,
+            threshold=threshold,
+            top_features=top_features,
+            feature_errors=feature_errors,
+        )
+        return self._carry_out(plan)
 
-    async def rows_per_message(self, model: str, version: int | None = None) -> int:
-        return await self._only(steps.rows_per_message(model, version))
+    async def rows_per_message(
+        self, model: str, version: int | None = None, *, top_features: int = 0, feature_errors: bool = False
+    ) -> int:
+        return await self._only(
+            steps.rows_per_message(model, version, top_features=top_features, feature_errors=feature_errors)
+        )
 
     async def close(self) -> None:
         self._closed = True

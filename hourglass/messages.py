@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import grpc
 import numpy as np
 
+from hourglass.contract.calibration import benjamini_hochberg
 from hourglass.errors import HourglassError
 from hourglass.v1 import autoencoder_pb2 as pb
 
-_DTYPES = {pb.DATA_TYPE_FLOAT32: np.dtype("<f4"), pb.DATA_TYPE_BOOL: np.dtype("?")}
+_DTYPES = {
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_BOOL: np.dtype("?"),
+    pb.DATA_TYPE_INT32: np.dtype("<i4"),
+}
 
 # Larger messages are not faster, they only take memory.
 _MESSAGE_BYTES = 4 * 2**20
@@ -53,6 +59,11 @@ class ModelInfo:
     created: str
     prior: str
     """How embeddings are distributed a priori: "standard_normal", or "" where nothing can be generated."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Of each number of a row, row-major: its column, or where it stands: "3,5" is row 3, column 5 of an image."""
+        return self.columns or tuple(",".join(map(str, index)) for index in np.ndindex(self.row_shape))
 
     @classmethod
     def decode(cls, message: pb.ModelInfo) -> Self:
@@ -118,9 +129,47 @@ class Generated(_Values):
 
 
 @dataclass(frozen=True)
+class TopFeatures:
+    """The features with the largest part in each row's score, the largest first; [n, k] each.
+
+    feature: int32, where it stands in the row, row-major. share: float32, its share in the score, in [0, 1]. observed,
+    expected: float32, what the row and the reconstruction have there, in the units of the training data.
+    """
+
+    feature: np.ndarray
+    share: np.ndarray
+    observed: np.ndarray
+    expected: np.ndarray
+
+    def names(self, model: ModelInfo) -> np.ndarray:
+        """str [n, k]: the features' names, as in ModelInfo.feature_names."""
+        names: np.ndarray = np.array(model.feature_names)[self.feature]
+        return names
+
+    @classmethod
+    def decode(cls, answer: pb.TopFeatures, rows: int) -> Self:
+        return cls(
+            feature=_array(answer.feature, rows),
+            share=_array(answer.share, rows),
+            observed=_array(answer.observed, rows),
+            expected=_array(answer.expected, rows),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        return cls(**{name: _concatenated([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+@dataclass(frozen=True)
 class Scores:
-    """score: float32 [n], higher is more anomalous. p_value: float32 [n], in (0, 1]. is_anomaly: bool [n], score >
-    threshold, which stands for false_alarm_rate."""
+    """Of each row.
+
+    score: float32 [n], higher is more anomalous. p_value: float32 [n], in (0, 1]. is_anomaly: bool [n], score >
+    threshold, which stands for false_alarm_rate. reconstruction_error: float32 [n], mean squared, in scaled units,
+    whatever the score is. clipped: int32 [n], how many of the row's numbers lie so far from the training data that the
+    model clipped them. top_features, feature_errors (float32 [n, *row shape], whose shares of their sum are shares of
+    the score): None if not asked for.
+    """
 
     score: np.ndarray
     p_value: np.ndarray
@@ -128,6 +177,10 @@ class Scores:
     threshold: float
     false_alarm_rate: float
     model: ModelVersion
+    reconstruction_error: np.ndarray
+    clipped: np.ndarray
+    top_features: TopFeatures | None = None
+    feature_errors: np.ndarray | None = None
 
     @classmethod
     def decode(cls, answer: pb.ScoreResponse, rows: int) -> Self:
@@ -138,16 +191,32 @@ class Scores:
             threshold=answer.threshold,
             false_alarm_rate=answer.false_alarm_rate,
             model=_version(answer.model),
+            reconstruction_error=_array(answer.reconstruction_error, rows),
+            clipped=_array(answer.clipped, rows),
+            top_features=TopFeatures.decode(answer.top_features, rows) if answer.HasField("top_features") else None,
+            feature_errors=_array(answer.feature_errors, rows) if answer.HasField("feature_errors") else None,
         )
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
+        tops = [part.top_features for part in parts if part.top_features is not None]
+        errors = [part.feature_errors for part in parts if part.feature_errors is not None]
         return replace(
             parts[0],
             score=_concatenated([part.score for part in parts]),
             p_value=_concatenated([part.p_value for part in parts]),
             is_anomaly=_concatenated([part.is_anomaly for part in parts]),
+            reconstruction_error=_concatenated([part.reconstruction_error for part in parts]),
+            clipped=_concatenated([part.clipped for part in parts]),
+            top_features=TopFeatures.join(tops) if tops else None,
+            feature_errors=_concatenated(errors) if errors else None,
         )
+
+    def fdr_controlled(self) -> Self:
+        """With verdicts that control the false discovery rate over all these rows, as a server's over a message's."""
+        is_anomaly = benjamini_hochberg(self.p_value, self.false_alarm_rate)
+        threshold = float(self.score[~is_anomaly].max(initial=-np.inf))
+        return replace(self, is_anomaly=is_anomaly, threshold=threshold)
 
 
 def as_rows(rows: Any) -> np.ndarray:
@@ -165,10 +234,14 @@ def tensor(rows: np.ndarray) -> pb.Tensor:
     return pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=rows.shape, data=values.tobytes())
 
 
-def rows_per_message(answer: pb.GetModelResponse) -> int:
-    """How many rows fit in one message, request and answer both counted; at least 1."""
-    row = int(np.prod(answer.model.row_shape)) * 4
-    of_answer = max(row, answer.model.embedding_size * 4, 4 + 4 + 1)
+def rows_per_message(answer: pb.GetModelResponse, options: Mapping[str, Any]) -> int:
+    """How many rows fit in one message, request and answer both counted; at least 1. options: of the request."""
+    features = math.prod(answer.model.row_shape)
+    row = features * 4
+    of_embed = answer.model.embedding_size * 4 * (1 + bool(options.get("with_stddev")))
+    top = min(options.get("top_features", 0), features)
+    of_score = 4 + 4 + 1 + 4 + 4 + top * 4 * 4 + row * bool(options.get("feature_errors"))
+    of_answer: int = max(row, of_embed, of_score)
     room = min(answer.limits.max_message_bytes, _MESSAGE_BYTES) - _ENVELOPE_BYTES
     return max(1, min(answer.limits.max_rows, room // max(row, of_answer)))
 

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import heapq
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from hourglass.client import Client
+from hourglass.contract.calibration import largest_discovery
 from hourglass.files.rows import value_of
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
+_NAME_WIDTH = 24
 _LABELS = ("row", "id")
+_SCORE_COLUMNS = pa.schema(
+    [
+        ("score", pa.float32()),
+        ("p_value", pa.float32()),
+        ("is_anomaly", pa.bool_()),
+        ("reconstruction_error", pa.float32()),
+        ("clipped", pa.int32()),
+    ]
+)
 
 A = TypeVar("A", Embeddings, Generated, Reconstructions, Scores)
 
@@ -32,6 +47,10 @@ class Output(ABC, Generic[A]):
     def __init__(self, model: ModelInfo) -> None:
         self._model = model.model
         self._rows = 0
+
+    def rows_per_message(self, client: Client) -> int:
+        """How many rows to ask for at once."""
+        return client.rows_per_message(self._model.name, self._model.version)
 
     @abstractmethod
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[A]:
@@ -54,51 +73,161 @@ class Output(ABC, Generic[A]):
         """The summary, and before it the rows that were kept."""
 
 
+class _Feature(NamedTuple):
+    name: str
+    share: float
+    observed: float
+    expected: float
+
+
+class _Row(NamedTuple):
+    """Rows in order: the most anomalous last, and of equal ones the first."""
+
+    score: float
+    minus_row: int
+    p_value: float
+    is_anomaly: bool
+    row_id: str
+    features: list[_Feature]
+
+
 class ScoreOutput(Output[Scores]):
-    """score, p_value, is_anomaly."""
+    """score, p_value, is_anomaly, reconstruction_error, clipped, and four columns for each of the top features.
 
-    schema = pa.schema([("score", pa.float32()), ("p_value", pa.float32()), ("is_anomaly", pa.bool_())])
-    row_shape = ()
+    With feature_errors the numbers are each feature's part in the score. With control_fdr is_anomaly is only known when
+    all rows are there: until then arrays have it wrong, and `complete` puts it right.
+    """
 
-    def __init__(self, model: ModelInfo, false_alarm_rate: float | None) -> None:
+    def __init__(
+        self,
+        model: ModelInfo,
+        names: Sequence[str],
+        *,
+        false_alarm_rate: float | None,
+        threshold: float | None,
+        control_fdr: bool,
+        top_features: int,
+        feature_errors: bool,
+    ) -> None:
+        """names: of the features, row-major."""
         super().__init__(model)
-        self._asked_rate = false_alarm_rate
-        self._anomalies = 0
-        # (score, -row, p-value, verdict, id): the most anomalous first, and of equal ones the earlier
-        self._top: list[tuple[float, int, float, bool, str]] = []
+        self._verdict: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "threshold": threshold}
+        self._explanation: dict[str, Any] = {
+            "top_features": min(top_features, len(names)),
+            "feature_errors": feature_errors,
+        }
+        self.control_fdr = control_fdr
+        self._names = pa.array(names)
+        self._calibration_rows = model.calibration.rows
+        self.row_shape = model.row_shape if feature_errors else ()
+        self.schema = pa.schema([*_SCORE_COLUMNS, *self._feature_columns()])
+        self._anomalies = self._clipped_rows = 0
+        self._top: list[_Row] = []
         self._threshold = self._rate = float("nan")
+        # How many rows have each p-value: of one calibration there are a few thousand at most.
+        self._p_values: Counter[float] = Counter()
+
+    def _feature_columns(self) -> Iterator[tuple[str, pa.DataType]]:
+        for i in range(1, self._explanation["top_features"] + 1):
+            yield f"top{i}_feature", pa.string()
+            for what in ("share", "observed", "expected"):
+                yield f"top{i}_{what}", pa.float32()
+
+    def rows_per_message(self, client: Client) -> int:
+        return client.rows_per_message(self._model.name, self._model.version, **self._explanation)
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Scores]:
-        version = self._model.version
-        return client.score_batches(self._model.name, batches, version=version, false_alarm_rate=self._asked_rate)
+        options = self._verdict | self._explanation
+        return client.score_batches(self._model.name, batches, version=self._model.version, **options)
 
     def numbers(self, answer: Scores) -> np.ndarray:
-        return answer.score
+        return answer.score if answer.feature_errors is None else answer.feature_errors
 
     def arrays(self, answer: Scores) -> list[pa.Array]:
-        return [pa.array(values) for values in (answer.score, answer.p_value, answer.is_anomaly)]
+        arrays = [pa.array(getattr(answer, name)) for name in _SCORE_COLUMNS.names]
+        if (top := answer.top_features) is not None:
+            for i in range(top.feature.shape[1]):
+                arrays.append(self._names.take(pa.array(top.feature[:, i])))
+                arrays += [pa.array(values[:, i]) for values in (top.share, top.observed, top.expected)]
+        return arrays
+
+    def complete(self, table: pa.Table) -> pa.Table:
+        """The table with the verdicts that control the false discovery rate over all rows."""
+        called = pa.array(table["p_value"].to_numpy() <= self._largest_discovery)
+        return table.set_column(table.schema.get_field_index("is_anomaly"), "is_anomaly", called)
 
     def see(self, answer: Scores, ids: pa.Array | None) -> None:
         for i in np.argsort(-answer.score, kind="stable")[:_TOP].tolist():
-            row_id = "" if ids is None else str(value_of(ids, i))
-            verdict = bool(answer.is_anomaly[i])
-            row = (float(answer.score[i]), -(self._rows + i), float(answer.p_value[i]), verdict, row_id)
+            row = _Row(
+                score=float(answer.score[i]),
+                minus_row=-(self._rows + i),
+                p_value=float(answer.p_value[i]),
+                is_anomaly=bool(answer.is_anomaly[i]),
+                row_id="" if ids is None else str(value_of(ids, i)),
+                features=self._features(answer, i),
+            )
             (heapq.heappush if len(self._top) < _TOP else heapq.heappushpop)(self._top, row)
         self._rows += len(answer.score)
         self._anomalies += int(answer.is_anomaly.sum())
+        self._clipped_rows += int((answer.clipped > 0).sum())
         self._threshold, self._rate = answer.threshold, answer.false_alarm_rate
+        if self.control_fdr:
+            distinct, counts = np.unique(answer.p_value, return_counts=True)
+            self._p_values.update(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
+
+    def _features(self, answer: Scores, row: int) -> list[_Feature]:
+        if (top := answer.top_features) is None:
+            return []
+        columns = (top.feature[row], top.share[row], top.observed[row], top.expected[row])
+        return [
+            _Feature(self._names[feature].as_py(), *numbers)
+            for feature, *numbers in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
+    @cached_property
+    def _largest_discovery(self) -> float:
+        distinct, counts = np.array(sorted(self._p_values.items())).T
+        return largest_discovery(distinct, counts, self._rate)
 
     def show(self, console: Console, rows: bool) -> None:
         if rows:
-            table = Table(*_LABELS, "score", "p-value", "verdict", title="the most anomalous rows (the first is 0)")
-            for score, row, p_value, is_anomaly, row_id in sorted(self._top, reverse=True):
-                verdict = "anomaly" if is_anomaly else "normal"
-                table.add_row(f"{-row}", row_id, f"{score:.6g}", f"{p_value:.4g}", verdict)
-            console.print(_without_empty_ids(table))
-        console.print(
-            f"{self._model.name} version {self._model.version}: {self._anomalies:,} of {self._rows:,} rows are "
-            f"anomalies (score > {self._threshold:.6g}, false-alarm rate {self._rate:g})"
+            self._show_rows(console)
+        anomalies, why = self._anomalies, f"score > {self._threshold:.6g}, false-alarm rate {self._rate:g}"
+        if self.control_fdr:
+            bound = self._largest_discovery
+            anomalies = sum(count for p_value, count in self._p_values.items() if p_value <= bound)
+            why = f"p-value <= {bound:.4g}, false discovery rate {self._rate:g}" if anomalies else self._why_none()
+        model = f"{self._model.name} version {self._model.version}"
+        console.print(f"{model}: {anomalies:,} of {self._rows:,} rows are anomalies ({why})")
+        if self._clipped_rows:
+            rows_of = f"{self._clipped_rows:,} of {self._rows:,} rows"
+            console.print(f"in {rows_of} the model clipped numbers far beyond the training data")
+
+    def _why_none(self) -> str:
+        """Any that are called have p-values of at least 1 / (n + 1) and at most their number / rows * rate."""
+        fewest = math.ceil(self._rows / ((self._calibration_rows + 1) * self._rate) * (1 - 1e-9))
+        return (
+            f"false discovery rate {self._rate:g}; with {self._calibration_rows:,} calibration rows, fewer than "
+            f"{fewest:,} anomalies among so many rows could be chance"
         )
+
+    def _show_rows(self, console: Console) -> None:
+        title = "the most anomalous rows (the first is 0)"
+        table = Table(*_LABELS, "score", "p-value", "verdict", title=title)
+        if self._explanation["top_features"]:
+            # Without lines between columns, names have room.
+            table.box, table.collapse_padding = box.SIMPLE_HEAD, True
+            for header in ("feature", "share", "observed", "expected"):
+                table.add_column(header, justify="left" if header == "feature" else "right", no_wrap=True)
+        for row in sorted(self._top, reverse=True):
+            called = row.p_value <= self._largest_discovery if self.control_fdr else row.is_anomaly
+            verdict = "anomaly" if called else "normal"
+            cells = [f"{-row.minus_row}", row.row_id, f"{row.score:.6g}", f"{row.p_value:.4g}", verdict]
+            features = [
+                (_shortened(f.name), f"{f.share:.0%}", f"{f.observed:.4g}", f"{f.expected:.4g}") for f in row.features
+            ]
+            table.add_row(*cells, *("\n".join(lines) for lines in zip(*features, strict=True)))
+        console.print(_without_empty_ids(table))
 
 
 class _ValuesOutput(Output[A]):
@@ -175,6 +304,10 @@ class GenerateOutput(_ValuesOutput[Generated]):
     def show(self, console: Console, rows: bool) -> None:
         super().show(console, rows)
         console.print(f"seed {self._seed}")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
 
 
 def _without_empty_ids(table: Table) -> Table:

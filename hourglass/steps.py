@@ -85,6 +85,8 @@ class Give(Generic[T]):
     value: T
 
 
+# What GetModel answered, by name and version.
+Limits = MutableMapping[tuple[str, int | None], pb.GetModelResponse]
 Part = Generator[Ask | Start | Wait | Pause, Any, T]  # of a plan: hands nothing out, and has a result
 Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
@@ -162,13 +164,13 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
 
 def array(
     method: Method[A],
-    sizes: MutableMapping[tuple[str, int | None], int],
+    limits: Limits,
     model: str,
     rows: Any,
     version: int | None,
     **options: Any,
 ) -> Steps[A]:
-    """All rows of one array, in messages under the server's limits. sizes: the limits already learned.
+    """All rows of one array, in messages under the server's limits. limits: those already learned.
 
     Nothing is handed out before all is there, so the whole can be done again, once: with the limits of now, and on a
     version that more servers have.
@@ -176,17 +178,18 @@ def array(
     rows = messages.as_rows(rows)
     key = (model, version)
     for last in (False, True):
-        learned = key in sizes
+        learned = key in limits
         if not learned:
-            sizes[key] = yield from _size(model, version)
+            limits[key] = yield from _look_up(model, version)
+        size = messages.rows_per_message(limits[key], options)
         try:
-            answers = yield from _gather(call(method, model, messages.split(rows, sizes[key]), version, **options))
+            answers = yield from _gather(call(method, model, messages.split(rows, size), version, **options))
         except HourglassError as error:
             too_long = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
             outdated = learned and (too_long or error.reason in _SPLIT_WRONGLY)
             missing = version is None and error.reason == _NOT_FOUND
             if outdated or missing:
-                sizes.pop(key, None)
+                limits.pop(key, None)
             if last or not (outdated or missing):
                 raise
         else:
@@ -194,12 +197,18 @@ def array(
             return
 
 
+def score(limits: Limits, model: str, rows: Any, version: int | None, **options: Any) -> Steps[Scores]:
+    """As `array`. Servers control false discoveries over each message: here it is done over all rows."""
+    [scores] = yield from _gather(array(SCORE, limits, model, rows, version, **options))
+    yield Give(scores.fdr_controlled() if options.get("control_fdr") else scores)
+
+
 def generate(model: str, rows: int, seed: int | None, version: int | None) -> Steps[Generated]:
     """As many rows a message as fit; each message has a seed of its own, one more than the one before.
 
     The first answer names the version and the seed, so messages go one after the other.
     """
-    size = yield from _size(model, version)
+    size = messages.rows_per_message((yield from _look_up(model, version)), {})
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
@@ -221,13 +230,9 @@ def get_model(name: str, version: int | None) -> Steps[ModelInfo]:
     yield Give(ModelInfo.decode((yield from _look_up(name, version)).model))
 
 
-def rows_per_message(model: str, version: int | None) -> Steps[int]:
+def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:
     """How many rows fit in one message, by GetModel."""
-    yield Give((yield from _size(model, version)))
-
-
-def _size(model: str, version: int | None) -> Part[int]:
-    return messages.rows_per_message((yield from _look_up(model, version)))
+    yield Give(messages.rows_per_message((yield from _look_up(model, version)), options))
 
 
 def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:

@@ -11,6 +11,15 @@ from __future__ import annotations
 
 from hourglass.files.reader import open_rows
 from hourglass.files.rows import Batch, FileError, RowFile, no_such_column
-from hourglass.files.writers import ArrayWriter, TableWriter
+from hourglass.files.writers import ArrayWriter, LateTableWriter, TableWriter
 
-__all__ = ["ArrayWriter", "Batch", "FileError", "RowFile", "TableWriter", "no_such_column", "open_rows"]
+__all__ = [
+    "ArrayWriter",
+    "Batch",
+    "FileError",
+    "LateTableWriter",
+    "RowFile",
+    "TableWriter",
+    "no_such_column",
+    "open_rows",
+]

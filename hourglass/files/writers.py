@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -129,6 +130,35 @@ class TableWriter(_Writer[pa.Table]):
         if self._waiting:
             self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
             self._waiting = []
+
+
+class LateTableWriter(TableWriter):
+    """As TableWriter, for tables that can only be completed when the last one is there: until then they wait in a
+    nameless file beside the output."""
+
+    def __init__(self, path: Path, schema: pa.Schema, complete: Callable[[pa.Table], pa.Table]) -> None:
+        super().__init__(path, schema)
+        self._complete = complete
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._file = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - closed when it was read, or in vain
+        self._incomplete = pa.ipc.new_stream(self._file, self._schema)
+
+    def _write(self, rows: pa.Table) -> None:
+        self._incomplete.write_table(rows)
+
+    def _finish(self) -> None:
+        self._incomplete.close()
+        self._file.seek(0)
+        with self._file, pa.ipc.open_stream(self._file) as incomplete:
+            for batch in incomplete:
+                super()._write(self._complete(pa.Table.from_batches([batch])))
+        super()._finish()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._file.close()
 
 
 class ArrayWriter(_Writer[np.ndarray]):

@@ -20,6 +20,7 @@ from hourglass.v1 import autoencoder_pb2_grpc
 
 EMBEDDING_SIZE = 2
 THRESHOLD = 2.0
+CLIP = 2.5
 
 
 def embedding(rows: np.ndarray) -> np.ndarray:
@@ -32,6 +33,14 @@ def reconstruction(rows: np.ndarray) -> np.ndarray:
 
 def score(rows: np.ndarray) -> np.ndarray:
     return (rows.reshape(len(rows), -1) ** 2).mean(axis=1)
+
+
+def p_value(scores: np.ndarray) -> np.ndarray:
+    return 1 / (1 + scores)
+
+
+def feature_errors(rows: np.ndarray) -> np.ndarray:
+    return rows**2
 
 
 @dataclass(frozen=True)
@@ -134,15 +143,24 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
         return pb.DenoiseResponse(model=self._model(request.version), reconstruction=_tensor(reconstruction(rows)))
 
     def Score(self, request: pb.ScoreRequest, context: grpc.ServicerContext) -> pb.ScoreResponse:
-        scores = score(self._rows(request, context))
-        return pb.ScoreResponse(
+        rows = self._rows(request, context)
+        scores = score(rows)
+        threshold = request.threshold if request.HasField("threshold") else THRESHOLD
+        answer = pb.ScoreResponse(
             model=self._model(request.version),
             score=_tensor(scores),
-            p_value=_tensor(1 / (1 + scores)),
-            is_anomaly=_tensor(scores > THRESHOLD),
-            threshold=THRESHOLD,
+            p_value=_tensor(p_value(scores)),
+            is_anomaly=_tensor(scores > threshold),
+            threshold=threshold,
             false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else 0.01,
+            reconstruction_error=_tensor(scores / 2),
+            clipped=_tensor((np.abs(rows.reshape(len(rows), -1)) > CLIP).sum(axis=1)),
         )
+        if request.top_features:
+            answer.top_features.CopyFrom(_top_features(rows, request.top_features))
+        if request.feature_errors:
+            answer.feature_errors.CopyFrom(_tensor(feature_errors(rows)))
+        return answer
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         self.calls.append("GetModel")
@@ -157,9 +175,22 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
 
 
 def _tensor(values: np.ndarray) -> pb.Tensor:
-    kind = pb.DATA_TYPE_BOOL if values.dtype == np.bool_ else pb.DATA_TYPE_FLOAT32
-    data = values.astype(np.bool_ if kind == pb.DATA_TYPE_BOOL else "<f4").tobytes()
-    return pb.Tensor(data_type=kind, shape=values.shape, data=data)
+    kind, dtype = {
+        "b": (pb.DATA_TYPE_BOOL, "?"),
+        "i": (pb.DATA_TYPE_INT32, "<i4"),
+        "f": (pb.DATA_TYPE_FLOAT32, "<f4"),
+    }[values.dtype.kind]
+    return pb.Tensor(data_type=kind, shape=values.shape, data=values.astype(dtype).tobytes())
+
+
+def _top_features(rows: np.ndarray, k: int) -> pb.TopFeatures:
+    flat = rows.reshape(len(rows), -1)
+    errors = feature_errors(flat)
+    feature = np.argsort(-errors, axis=1, kind="stable")[:, :k]
+    shares = errors / errors.sum(axis=1, keepdims=True)
+    values = {"share": shares, "observed": flat, "expected": reconstruction(flat)}
+    at_features = {name: _tensor(np.take_along_axis(array, feature, axis=1)) for name, array in values.items()}
+    return pb.TopFeatures(feature=_tensor(feature), **at_features)
 
 
 @contextmanager

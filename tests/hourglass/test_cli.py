@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from hourglass import benjamini_hochberg
 from hourglass.cli import run
 from tests.hourglass import fake as answers
 from tests.hourglass.fake import Failure, Fake
@@ -69,12 +70,121 @@ def test_score_writes_one_line_per_row_in_order(named: Fake, table: Path, rows: 
     else:
         as_text = pyarrow.csv.ConvertOptions(column_types={"key": pa.string(), "score": pa.float32()})
         written = pyarrow.csv.read_csv(out, convert_options=as_text)
-    assert written.column_names == ["key", "score", "p_value", "is_anomaly"]
+    assert written.column_names == ["key", "score", "p_value", "is_anomaly", "reconstruction_error", "clipped"]
+    np.testing.assert_allclose(written["reconstruction_error"].to_numpy(), answers.score(rows) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(written["clipped"].to_numpy(), (np.abs(rows) > answers.CLIP).sum(axis=1))
     assert written["key"].to_pylist() == [f"{i:06d}" for i in range(2500)]
     np.testing.assert_allclose(written["score"].to_numpy(), answers.score(rows), rtol=1e-6)
     np.testing.assert_array_equal(written["is_anomaly"].to_pylist(), answers.score(rows) > answers.THRESHOLD)
     assert written.schema.field("is_anomaly").type == pa.bool_()
     assert len(named.requests) == 3  # in the server's message sizes
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv"])
+def test_scores_are_explained_by_name(named: Fake, table: Path, rows: np.ndarray, kind: str) -> None:
+    out = table.with_name(f"out{kind}")
+    assert hourglass(named, "score", table, "--out", out, "--top-features", 2) == 0
+    written = pq.read_table(out) if kind == ".parquet" else pyarrow.csv.read_csv(out)
+    columns = [f"top{i}_{what}" for i in (1, 2) for what in ("feature", "share", "observed", "expected")]
+    assert written.column_names[5:] == columns
+    order = np.argsort(-(rows**2), axis=1, kind="stable")
+    for i in (0, 1):
+        best = order[:, i]
+        observed = np.take_along_axis(rows, best[:, None], axis=1)[:, 0]
+        assert written[f"top{i + 1}_feature"].to_pylist() == ["abcd"[j] for j in best]
+        np.testing.assert_allclose(written[f"top{i + 1}_observed"].to_numpy(), observed, rtol=1e-6)
+        np.testing.assert_allclose(written[f"top{i + 1}_expected"].to_numpy(), observed / 2, rtol=1e-6)
+        share = observed**2 / (rows**2).sum(axis=1)
+        np.testing.assert_allclose(written[f"top{i + 1}_share"].to_numpy(), share, rtol=1e-5)
+
+
+def test_more_top_features_than_there_are_is_all_of_them(named: Fake, table: Path) -> None:
+    out = table.with_name("out.parquet")
+    assert hourglass(named, "score", table, "--out", out, "--top-features", 2**31) == 0
+    assert pq.read_schema(out).names[-1] == "top4_expected"
+
+
+def test_features_of_images_go_by_their_place(start: START, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "in.npy", np.arange(12.0).reshape(2, 3, 2))
+    assert hourglass(start(row_shape=(3, 2)), "score", tmp_path / "in.npy", "--top-features", 2) == 0
+    assert re.search(r" 1 +75.1667 .* 2,1 +27% +11 +5.5 +\n +2,0 +22% +10 +5 ", capsys.readouterr().out)
+
+
+def test_feature_errors_are_an_array_of_the_rows_shape(start: START, tmp_path: Path) -> None:
+    fake, images = start(row_shape=(3, 2)), RNG.standard_normal((2000, 3, 2)).astype(np.float32)
+    np.save(tmp_path / "in.npy", images)
+    assert hourglass(fake, "score", tmp_path / "in.npy", "--feature-errors", "--out", tmp_path / "out.npy") == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), answers.feature_errors(images))
+
+
+def test_the_terminal_names_features_in_a_hundred_columns(
+    start: START, table: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.write_text(table.read_text().replace('"a"', '"' + "a" * 80 + '"', 1))
+    named = start(columns=("a" * 80, "b", "c", "d"))
+    assert hourglass(named, "score", table, "--id", "key", "--top-features", 3) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert sum(" anomaly " in line for line in lines) == 10
+    worst = int(np.argmax(answers.score(rows)))
+    feature = int(np.argmax(rows[worst] ** 2))
+    [line] = [line for line in lines if f"{worst:06d}" in line]
+    assert f" {rows[worst, feature]:.4g} " in line
+    assert f" {rows[worst, feature] / 2:.4g} " in line
+
+
+def test_clipped_rows_are_counted(
+    named: Fake, table: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hourglass(named, "score", table) == 0
+    count = int((np.abs(rows) > answers.CLIP).any(axis=1).sum())
+    expected = f"in {count} of 2,500 rows the model clipped numbers far beyond the training data"
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv"])
+def test_false_discoveries_are_controlled_over_the_whole_file(
+    named: Fake, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    rows = RNG.standard_normal((2500, 4)).astype(np.float32)
+    rows[:500] *= 30  # all in the first of three messages
+    np.save(tmp_path / "in.npy", rows)
+    arguments = ["--control-fdr", "--false-alarm-rate", 0.1]
+    out = tmp_path / f"out{kind}"
+    assert hourglass(named, "score", tmp_path / "in.npy", *arguments, "--out", out, "--top-features", 1) == 0
+    written = pq.read_table(out) if kind == ".parquet" else pyarrow.csv.read_csv(out)
+    p_values = answers.p_value(answers.score(rows))
+    expected = benjamini_hochberg(p_values, 0.1)
+    assert 400 < expected.sum() < 550
+    np.testing.assert_array_equal(written["is_anomaly"].to_pylist(), expected)
+    np.testing.assert_allclose(written["score"].to_numpy(), answers.score(rows), rtol=1e-5)
+    largest = np.argmax(rows**2, axis=1)
+    np.testing.assert_allclose(written["top1_observed"].to_numpy(), rows[np.arange(2500), largest], rtol=1e-6)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "in.npy", out]
+    said = f"{expected.sum()} of 2,500 rows are anomalies (p-value <= {p_values[expected].max():.4g}, false discovery"
+    assert said in capsys.readouterr().out
+    assert hourglass(named, "score", tmp_path / "in.npy", *arguments) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_discovered_it_says_why(
+    named: Fake, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = table.with_name("out.parquet")
+    assert hourglass(named, "score", table, "--control-fdr", "--false-alarm-rate", 0.05, "--out", out) == 0
+    assert not any(pq.read_table(out)["is_anomaly"].to_pylist())
+    # 2,500 / ((99 + 1) * 0.05)
+    assert "with 99 calibration rows, fewer than 500 anomalies" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_failure_before_verdicts_are_known_leaves_nothing_behind(
+    named: Fake, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with table.open("a") as stream:
+        stream.write("x,1,2,3,?,id\n")
+    assert hourglass(named, "score", table, "--out", table.with_name("out.csv"), "--control-fdr") == 2
+    assert "line 2502" in error_of(capsys)
+    assert [entry.name for entry in table.parent.iterdir()] == ["in.csv"]
 
 
 def test_embed_and_denoise_name_their_columns(named: Fake, table: Path, rows: np.ndarray) -> None:
@@ -238,6 +348,11 @@ def test_the_server_comes_from_the_environment(
         ("a,b,c,d\n1,2,3,4\n", ["--out", "o.npy", "--id", "a"], "an .npy holds only the numbers"),
         ("a,b,c,d\n1,2,3,4\n", ["--version", "x"], "'x' is not a whole number from 0 to 2^63 - 1 (see hourglass score"),
         ("a,b,c,d\n1,2,3,4\n", ["--version", "9" * 20], "is not a whole number from 0 to 2^63 - 1"),
+        ("a,b,c,d\n1,2,3,4\n", ["--threshold", "1", "--control-fdr"], "--threshold and --control-fdr: each decides"),
+        ("a,b,c,d\n1,2,3,4\n", ["--threshold", "1", "--false-alarm-rate", "0.1"], "and --false-alarm-rate: each"),
+        ("a,b,c,d\n1,2,3,4\n", ["--feature-errors"], "--feature-errors: they are written to an .npy: add --out"),
+        ("a,b,c,d\n1,2,3,4\n", ["--feature-errors", "--out", "o.csv"], "they are written to an .npy"),
+        ("a,b,c,d\n1,2,3,4\n", ["--top-features", "-1"], "is not a whole number"),
         ("a,b,c,d\n1,2,3,4\n", ["--version", "-1"], "is not a whole number from 0 to 2^63 - 1"),
         ("a,b,c,d\n1,2,3,4\n", ["--timeout", "nan"], "above 0 and below 2^31, not nan"),
         ("a,b,c,d\n1,2,3,4\n", ["--token-file", "gone"], "No such file or directory: 'gone'"),

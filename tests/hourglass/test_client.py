@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hourglass import AsyncClient, Client, HourglassError
+from hourglass import AsyncClient, Client, HourglassError, benjamini_hochberg
 from tests.hourglass import fake as answers
 from tests.hourglass.fake import Failure, Fake
 
@@ -84,6 +84,10 @@ def test_answers_are_numpy_and_name_their_model(fake: Fake, connect: Callable[..
     np.testing.assert_array_equal(scores.is_anomaly, scores.score > answers.THRESHOLD)
     assert scores.is_anomaly.dtype == np.bool_
     assert scores.p_value.shape == (5,)
+    np.testing.assert_allclose(scores.reconstruction_error, answers.score(rows) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(scores.clipped, (np.abs(rows) > answers.CLIP).sum(axis=1))
+    assert scores.clipped.dtype == np.int32
+    assert scores.top_features is scores.feature_errors is None
     assert (scores.threshold, scores.false_alarm_rate) == (answers.THRESHOLD, 0.01)
     assert embeddings.model == cleaned.model == scores.model
     assert (scores.model.name, scores.model.version, scores.model.embedding_space_id) == ("m", 7, "0123456789abcdef")
@@ -98,6 +102,58 @@ def test_answers_are_the_callers_own_memory(start: START, connect: Callable[...,
 
 def test_a_false_alarm_rate_is_passed_on(fake: Fake, connect: Callable[..., Client]) -> None:
     assert connect(fake).score("m", rows_of(3), false_alarm_rate=0.2).false_alarm_rate == 0.2
+
+
+def test_a_threshold_is_passed_on(fake: Fake, connect: Callable[..., Client]) -> None:
+    client, rows = connect(fake), rows_of(30)
+    for scores in (client.score("m", rows, threshold=0.5), next(client.score_batches("m", [rows], threshold=0.5))):
+        assert scores.threshold == 0.5
+        np.testing.assert_array_equal(scores.is_anomaly, scores.score > 0.5)
+    assert not fake.requests[0].HasField("false_alarm_rate")
+
+
+@pytest.mark.parametrize("row_shape", [(4,), (3, 2)])
+def test_scores_are_explained_over_all_messages(
+    start: START, connect: Callable[..., Client], row_shape: tuple[int, ...]
+) -> None:
+    client, rows = connect(start(row_shape=row_shape, max_rows=10)), rows_of(25, *row_shape)
+    scores = client.score("m", rows, top_features=2, feature_errors=True)
+    errors = answers.feature_errors(rows)
+    np.testing.assert_array_equal(scores.feature_errors, errors)
+    top, flat = scores.top_features, errors.reshape(25, -1)
+    assert top is not None
+    np.testing.assert_array_equal(top.feature, np.argsort(-flat, axis=1, kind="stable")[:, :2])
+    for values, answered in ((rows, top.observed), (rows / 2, top.expected)):
+        np.testing.assert_array_equal(answered, np.take_along_axis(values.reshape(25, -1), top.feature, axis=1))
+    shares = np.take_along_axis(flat / flat.sum(axis=1, keepdims=True), top.feature, axis=1)
+    np.testing.assert_allclose(top.share, shares, rtol=1e-5)
+    [batch] = client.score_batches("m", [rows[:5]], top_features=2, feature_errors=True)
+    np.testing.assert_array_equal(batch.top_features.feature, top.feature[:5])
+    np.testing.assert_array_equal(batch.feature_errors, errors[:5])
+
+
+def test_features_have_names(start: START, connect: Callable[..., Client]) -> None:
+    row = np.array([[1.0, 3.0, 2.0]])
+    named = connect(start(row_shape=(3,), columns=("a", "b", "c")))
+    top = named.score("m", row, top_features=3).top_features
+    assert top is not None
+    assert top.names(named.model("m")).tolist() == [["b", "c", "a"]]
+    image = connect(start(row_shape=(2, 3)))
+    top = image.score("m", np.arange(6.0).reshape(1, 2, 3), top_features=2).top_features
+    assert top is not None
+    assert top.names(image.model("m")).tolist() == [["1,2", "1,1"]]
+
+
+def test_false_discoveries_are_controlled_over_all_messages(start: START, connect: Callable[..., Client]) -> None:
+    fake, rows = start(max_rows=10), rows_of(100)
+    rows[:30] *= 20  # every message of the first three has only anomalies, the others have none
+    scores = connect(fake).score("m", rows, control_fdr=True, false_alarm_rate=0.2)
+    np.testing.assert_array_equal(scores.is_anomaly, benjamini_hochberg(scores.p_value, 0.2))
+    assert 20 <= scores.is_anomaly.sum() < 35
+    np.testing.assert_array_equal(scores.is_anomaly, scores.score > scores.threshold)
+    assert scores.false_alarm_rate == 0.2
+    assert len(fake.requests) == 10
+    assert all(request.control_fdr for request in fake.requests)
 
 
 def test_models_say_what_they_take(start: START, connect: Callable[..., Client]) -> None:
@@ -130,8 +186,26 @@ def test_messages_stay_below_the_servers_limit(
     np.testing.assert_allclose(connect(fake).score("m", rows).score, answers.score(rows), rtol=1e-5)
     most = max(request.tensor.shape[0] for request in fake.requests)
     assert max(request.ByteSize() for request in fake.requests) <= 8192
-    assert most * (4 + 4 + 1) <= 8192
-    assert most * row_shape[0] * 4 > 2000  # and they are not needlessly small
+    assert most * (4 + 4 + 1 + 4 + 4) <= 8192
+    assert most * max(row_shape[0] * 4, 17) > 2000  # and they are not needlessly small
+
+
+def test_messages_are_shorter_where_more_is_answered(start: START, connect: Callable[..., Client]) -> None:
+    fake = start(row_shape=(20,), max_message_bytes=8192, max_rows=10**6)
+    client, rows = connect(fake), rows_of(500, 20)
+    fits = {}
+    for options, row_bytes in (
+        ({}, 80),
+        ({"top_features": 3}, 80),  # 17 + 48
+        ({"feature_errors": True}, 97),
+        ({"top_features": 20, "feature_errors": True}, 417),
+        ({"top_features": 2**31 - 1}, 337),
+    ):
+        fake.requests.clear()
+        client.score("m", rows, **options)
+        fits[row_bytes] = max(request.tensor.shape[0] for request in fake.requests)
+        assert fits[row_bytes] == client.rows_per_message("m", **options) == (8192 - 1024) // row_bytes
+    assert len(fits) == 4
 
 
 def test_limits_are_asked_once(fake: Fake, connect: Callable[..., Client]) -> None:
