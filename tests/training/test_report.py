@@ -39,7 +39,7 @@ from training.export import Trained
 from training.fit import fit
 from training.progress import Progress
 from training.report import charts, embedding, learning, model, pictures
-from training.report.charts import Block, Series
+from training.report.charts import Block, Sample, Series
 from training.report.page import Figure, Page, Section
 from training.run import Run
 
@@ -72,7 +72,7 @@ class Reported:
 
 @pytest.fixture(scope="session")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reported]:
-    """vae (of digits), table (denoising) and conv (of colour images)."""
+    """vae (of digits), table (denoising), conv (of colour images) and odd (a table, with anomalies left out)."""
     folder = tmp_path_factory.mktemp("reports")
     random = np.random.default_rng(0)
     np.savez(folder / "colours.npz", X=random.random((60, 9, 7, 3)), y=np.repeat(["dark", "light"], 30))
@@ -81,10 +81,16 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reported]:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         writer.writerows(causes + 0.1 * random.normal(size=causes.shape))
+    odd = np.where(np.arange(600) % 10 == 0, np.where(np.arange(600) % 20 == 0, "leak", "<worn>"), "ok")
+    plane = random.normal(size=(600, 2)) @ random.normal(size=(2, 5))
+    plane[odd == "leak", 0] += 3
+    plane[odd == "<worn>", 1] -= 3
+    np.savez(folder / "odd.npz", X=100 + 20 * (plane + 0.1 * random.normal(size=plane.shape)), state=odd)
     fits: dict[str, dict[str, object]] = {
         "vae": {"data": "digits", "variant": "vae", "label": "label"},
         "table": {"data": str(folder / "table.csv")},
         "conv": {"data": str(folder / "colours.npz"), "variant": "basic", "network": "conv", "hidden": "4,8"},
+        "odd": {"data": str(folder / "odd.npz"), "label": "state", "exclude_label": "leak,<worn>"},
     }
     made = {}
     for name, own in fits.items():
@@ -96,7 +102,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reported]:
     return made
 
 
-NAMES = ("vae", "table", "conv")
+NAMES = ("vae", "table", "conv", "odd")
 
 
 class Parsed(HTMLParser):
@@ -181,7 +187,7 @@ def test_names_from_the_data_are_text(reports: dict[str, Reported]):
 
 def test_only_models_with_a_prior_have_traversals_and_draws(reports: dict[str, Reported]):
     has = {n: ("One dimension at a time" in r.page, "Drawn from the prior" in r.page) for n, r in reports.items()}
-    assert has == {"vae": (True, True), "table": (False, False), "conv": (False, False)}
+    assert has == {name: (name == "vae", name == "vae") for name in NAMES}
 
 
 def test_only_images_have_filters(reports: dict[str, Reported]):
@@ -239,6 +245,70 @@ def test_the_histogram_counts_every_calibration_row(name: str, reports: dict[str
     assert sum(int(count.replace(",", "")) for _, count in bars) == len(scores)
     beyond = sum(int(count.replace(",", "")) for css, count in bars if css == "s1")
     assert beyond <= (scores > calibration.threshold(calibration.false_alarm_rate)).sum()
+
+
+def test_anomalies_at_hand_are_told_beside_the_baselines(reports: dict[str, Reported]):
+    """The figures of the manifest, in the page and the card, recomputed from the scores."""
+    reported = reports["odd"]
+    found = reported.manifest.provenance.detection
+    assert found
+    assert (found.anomalous_rows, found.normal_rows) == (60, 108)
+    at_hand = reported.evidence.at_hand
+    assert at_hand
+    assert sorted(set(at_hand.excluded.labels)) == ["<worn>", "leak"]
+    odd, normal = at_hand.answers["score"].astype(np.float64), reported.answers["score"].astype(np.float64)
+    above = (odd[:, None] > normal).mean() + 0.5 * (odd[:, None] == normal).mean()
+    assert found.methods["model"]["auroc"] == pytest.approx(above, abs=1e-9)
+    assert found.methods["pca"]["auroc"] > 0.9  # of rows on a plane
+    text = Parsed(reported.page).text
+    card_text = (reported.folder / "README.md").read_text()
+    for values in found.methods.values():
+        assert f"{values['auroc']:.3f}" in text
+        assert f"| {values['auroc']:.3f} | {values['auprc']:.3f} |" in card_text
+    loses = found.methods["model"]["auroc"] < found.methods["pca"]["auroc"] - 0.001
+    assert ("loses to PCA" in text) == ("loses to PCA" in card_text) == loses
+    assert "leak (30)" in text
+    assert "<worn> (30)" in text
+    assert "Anomalies at hand" not in reports["table"].page
+    assert reports["table"].manifest.provenance.detection is None
+
+
+def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Reported]):
+    reported = reports["odd"]
+    calibration, answers = reported.trained.splits.calibration.numpy(), reported.answers
+    tables = re.findall(r"<h3>([^<]+)</h3>\s*<table>(.*?)</table>", reported.page, re.DOTALL)
+    explained = {title: re.findall(r"<td>(.*?)</td>", body) for title, body in tables}
+    cells = explained["Ordinary rows that score highest"]
+    assert len(cells) == 6 * 5
+    worst = int(np.argmax(answers["score"]))
+    share = answers["feature_error"][worst] / answers["feature_error"][worst].sum()
+    j = int(np.argmax(share))
+    seen, expected = (charts.number(float(rows[worst, j])) for rows in (calibration, answers["reconstruction"]))
+    n = reported.manifest.calibration.rows
+    assert cells[:3] == [
+        charts.number(answers["score"][worst]),
+        f"{2 / (n + 1):.2g}",
+        f"c{j} ({share[j]:.0%}): {seen}, expected {expected}",
+    ]
+    at_hand = reported.evidence.at_hand
+    assert at_hand
+    scores = np.sort(at_hand.answers["score"])
+    assert explained["Anomalies that stand out"][::5] == [charts.number(score) for score in scores[::-1][:6]]
+    assert explained["Anomalies that pass"][::5] == [charts.number(score) for score in scores[:6]]
+    private = reported.without_examples()
+    assert "Single rows explained" not in private
+    assert "Anomalies at hand" in private
+
+
+def test_false_alarms_are_shown_where_enough_rows_say_something(reports: dict[str, Reported]):
+    asked = "False alarms, asked and realised"
+    assert {name for name, reported in reports.items() if asked in reported.page} == {"vae"}
+    table = reports["table"]
+    fresh = np.full(100, np.inf, dtype=np.float32)
+    always = model.render(table.trained, table.manifest, table.answers, replace(table.evidence, early_stop=fresh))
+    (line,) = re.findall(r'class="line s0" d="([^"]*)"><title>realised<', always)
+    heights = {y for _, y in re.findall(r"([\d.]+) ([\d.]+)", line)}
+    assert len(heights) == 1  # whatever is asked, all of them are called anomalies
 
 
 def test_pictures_need_no_file_once_the_rows_are_read(
@@ -378,6 +448,11 @@ def test_any_finite_numbers_can_be_drawn_as_bars_dots_and_histograms(values: np.
     assert_draws(charts.bars(values, names, "x", "y", "alt"))
     assert_draws(charts.named_bars(values, names, "x", "alt"))
     assert_draws(charts.scatter([Series("a", "s0", values, values[::-1])], "x", "y", "alt"))
+    assert_draws(
+        charts.histograms(
+            [Sample("a", "s0", values), Sample("b", "s1", values[:1], np.ones(1))], "x", "alt", [(mark, "m")]
+        )
+    )
     root = assert_draws(charts.histogram(values, "x", "alt", (mark, "mark")))
     titles = [title.text or "" for title in root.iter("title")]
     assert sum(int(title.split(": ")[1].split()[0].replace(",", "")) for title in titles) == len(values)
@@ -417,6 +492,20 @@ def test_a_line_is_where_its_numbers_are_and_breaks_at_nan():
     assert step > 0 > rise
     np.testing.assert_allclose((np.array(across) - across[0]) / step, [0, 1, 3, 4], atol=0.01)
     np.testing.assert_allclose((np.array(down) - down[0]) / rise, [0, 1, 0.5, 1], atol=0.01)
+
+
+def test_histograms_of_two_kinds_show_the_share_of_each():
+    few, many = np.array([1.0, 2.0]), np.array([1.0, 2.0, 2.0, 2.0])
+    weighted = Sample("few", "s1", few, np.array([1, 3]))
+    drawn = [
+        charts.histograms([one, Sample("x", "s2", many)], "x", "alt", [(2.0, "m")])
+        for one in (weighted, Sample("many", "s1", many))
+    ]
+    outlines = [re.findall(r'class="line s1" d="([^"]*)"', markup) for markup in drawn]
+    assert outlines[0] == outlines[1]
+    bottom, *_ = re.findall(r"M[\d.]+ ([\d.]+)", outlines[0][0])
+    heights = {float(bottom) - float(y) for y in re.findall(r"V([\d.]+)", outlines[0][0])} - {0.0}
+    assert max(heights) / min(heights) == pytest.approx(3, rel=0.01)
 
 
 def test_a_heat_map_is_warm_above_and_cool_below():
@@ -486,7 +575,7 @@ def test_a_browser_shows_every_picture_without_complaint(
         "[...document.querySelectorAll('svg')].map(svg => [svg.children.length, svg.getBBox().width, "
         "svg.getBoundingClientRect().height])"
     )
-    assert len(images) >= (0 if name == "table" else 3)
+    assert len(images) >= (0 if name in ("table", "odd") else 3)
     assert all(width > 0 for width in images)
     assert len(charted) >= 5
     assert all(children > 2 and width > 50 and height > 50 for children, width, height in charted)

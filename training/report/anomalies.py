@@ -43,7 +43,6 @@ def at_hand(material: Material) -> Section | None:
         "AUROC: how likely an anomaly scores above an ordinary row. AUPRC: mean precision of the alarms while more and "
         f"more are raised, as if {percent(found.compared.share)} of all rows were anomalies. Recall: share of the "
         "anomalies found when that share of the ordinary rows is called one, too.",
-        wide=True,
     )
     return Section(
         "Anomalies at hand",
@@ -174,9 +173,11 @@ def worst(material: Material) -> Section | None:
             chosen = order[:most]
             answers = {name: answer[chosen] for name, answer in found.answers.items()}
             figures.append(_rows(material, title, rows[chosen], answers, caption))
-    text = (
-        "What the score of single rows is made of: the share of each feature, what was seen there, and what the model "
-        "expected, in the units of the data. p-value: how often an ordinary row scores as high."
+    text = "What single rows score, and why: " + (
+        "where the score comes from, pixel by pixel."
+        if material.columns is None
+        else "the share of each column, what was seen there, and what the model expected, in the units of the data. "
+        "p-value: how often an ordinary row scores as high."
     )
     return Section("Single rows explained", text, figures)
 

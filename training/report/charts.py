@@ -22,7 +22,7 @@ _SMALL = 240, 126
 COLOURS = 10  # classes s0 to s9 of page.css
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 26, 40
 _MOST_POINTS = 300  # of a line: more than it has pixels to show
-_BINS = 44
+_BINS, _FEW_BINS = 44, 26  # of one kind of rows; of several over one another
 _LOGARITHMIC = 10.0  # an axis that spans more than this factor
 _LETTER = 6.2  # mean width of one, in pixels
 _LEVELS = 12
@@ -207,7 +207,7 @@ def scatter(groups: Sequence[Series], x_label: str, y_label: str, alt: str) -> M
 def histogram(values: np.ndarray, x_label: str, alt: str, marked: tuple[float, str]) -> Markup:
     """How often which value comes, [n]; bars beyond the marked value are warm."""
     chart = _Chart(alt)
-    x, edges = _binned(chart, np.append(values, marked[0]), x_label)
+    x, edges = _binned(chart, np.append(values, marked[0]), x_label, _BINS)
     counts, _ = np.histogram(values, edges)
     y = _Axis.over("rows", np.append(counts, 0), chart.height - _BOTTOM, _TOP)
     _draw_axes(chart, x, y)
@@ -224,7 +224,7 @@ def histograms(samples: Sequence[Sample], x_label: str, alt: str, marked: Sequen
     """What share of each kind's rows has which value, as outlines over one another. marked: values to point out."""
     chart = _Chart(alt)
     shown = np.concatenate([*(sample.values for sample in samples), [value for value, _ in marked]])
-    x, edges = _binned(chart, shown, x_label)
+    x, edges = _binned(chart, shown, x_label, _FEW_BINS)
     shares = [np.histogram(one.values, edges, weights=one.weights)[0].astype(np.float64) for one in samples]
     shares = [share / share.sum() for share in shares]
     y = _Axis.over("% of its rows", 100 * np.append(np.concatenate(shares), 0), chart.height - _BOTTOM, _TOP)
@@ -340,11 +340,11 @@ def _frame(
     return x, y
 
 
-def _binned(chart: _Chart, shown: np.ndarray, x_label: str) -> tuple[_Axis, np.ndarray]:
+def _binned(chart: _Chart, shown: np.ndarray, x_label: str, bins: int) -> tuple[_Axis, np.ndarray]:
     """The axis of a histogram, and the edges of its bins: [bins + 1]."""
     log = bool((shown > 0).all() and shown.max() > _LOGARITHMIC * np.median(shown))
     x = _Axis.over(x_label, shown, _LEFT, chart.width - _RIGHT, log, pad=0.02)
-    return x, np.geomspace(x.low, x.high, _BINS + 1) if log else np.linspace(x.low, x.high, _BINS + 1)
+    return x, np.geomspace(x.low, x.high, bins + 1) if log else np.linspace(x.low, x.high, bins + 1)
 
 
 def _draw_axes(chart: _Chart, x: _Axis, y: _Axis, x_ticks: bool = True) -> None:
