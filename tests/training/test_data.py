@@ -191,3 +191,37 @@ def test_images_are_scaled_by_their_extremes_without_a_copy_of_them():
     exact = images.double()
     assert scaling.shift == exact.min().float()
     assert scaling.scale == (exact.max() - exact.min()).float()
+
+
+def test_excluded_rows_are_kept_apart(config: Config, tmp_path: Path):
+    """They are no part of what is learned from, nor of its hash."""
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    state = np.array(["ok", "leak", "ok", "worn"] * 10)
+    np.savez(tmp_path / "all.npz", X=rows, state=state)
+    np.savez(tmp_path / "ok.npz", X=rows[state == "ok"], state=state[state == "ok"])
+    dataset = data.load(config(data=str(tmp_path / "all.npz"), label="state", exclude_label="leak,worn"))
+    alone = data.load(config(data=str(tmp_path / "ok.npz"), label="state"))
+    assert dataset.sha256 == alone.sha256
+    assert alone.excluded is None
+    assert dataset.excluded
+    np.testing.assert_array_equal(dataset.excluded.rows, rows[state != "ok"])
+    assert dataset.excluded.labels == ("leak", "worn") * 10
+    assert dataset.excluded.total == 20
+
+
+def test_of_many_excluded_rows_some_are_drawn(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(data, "MOST_EXCLUDED", 200)
+    monkeypatch.setattr(data, "_READ_ROWS", 300)
+    numbers = np.arange(2_000, dtype=np.float32)
+    np.savez(tmp_path / "t.npz", X=numbers[:, None], y=(numbers % 2).astype(int))
+    settings = {"data": str(tmp_path / "t.npz"), "label": "y", "exclude_label": "1"}
+    found = data.load(config(**settings)).excluded
+    assert found
+    drawn = found.rows[:, 0].numpy()
+    assert (found.total, len(drawn), len(found.labels)) == (1_000, 200, 200)
+    assert (drawn % 2 == 1).all()
+    assert (np.diff(drawn) > 0).all()  # none twice
+    assert drawn.mean() == pytest.approx(1_000, abs=4 * 577 / np.sqrt(200))  # from all over the file
+    again = data.load(config(**settings)).excluded
+    assert again
+    assert found.rows.equal(again.rows)
