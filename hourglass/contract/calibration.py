@@ -7,6 +7,7 @@ is all that the promises below need (Bates et al. 2023, "Testing for outliers wi
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from functools import cached_property
 from typing import Annotated
 
@@ -96,7 +97,7 @@ class Calibration(BaseModel):
                 f"{self.rows} calibration rows cannot promise a false-alarm rate of {false_alarm_rate:g}: "
                 f"the smallest is {self.smallest_false_alarm_rate:.3g}"
             )
-        return self.scores[int(np.searchsorted(self.ranks, rank))]
+        return self.scores[bisect_left(self.ranks, rank)]
 
     def beyond(self, false_alarm_rate: float) -> int:
         """One more than the calibration rows that score above the threshold: k.
