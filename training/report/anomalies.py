@@ -39,7 +39,7 @@ def at_hand(material: Material) -> Section | None:
     figures = Figure(
         "Beside simple detectors",
         table(headers, rows),
-        f"{loses or 'No simple detector ranks these rows better.'} They learned from the rows that trained the model. "
+        f"{loses or 'No simple detector ranks these rows better.'} All learned from the rows that trained the model. "
         "AUROC: how likely an anomaly scores above an ordinary row. AUPRC: mean precision of the alarms while more and "
         f"more are raised, as if {percent(found.compared.share)} of all rows were anomalies. Recall: share of the "
         "anomalies found when that share of the ordinary rows is called one, too.",
