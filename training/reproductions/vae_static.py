@@ -31,7 +31,7 @@ class VaeStatic(Reproduction):
     )
     recipes: ClassVar[Mapping[Budget, Mapping[str, Any]]] = {
         "cpu": {
-            "model": {**_MODEL, "epochs": 120, "batch_size": 128, "learning_rate": 1e-3},
+            "model": {**_MODEL, "epochs": 200, "batch_size": 64, "learning_rate": 1e-3},
             "samples": 200,
             "binarised_by": 20161,
         },
