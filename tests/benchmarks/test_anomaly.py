@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import product
 
 import numpy as np
 import pytest
 
 from benchmarks import anomaly_data, anomaly_page, anomaly_records
+from benchmarks.anomaly import SEEDS
 from benchmarks.anomaly_data import PROTOCOLS, Source
 from benchmarks.anomaly_methods import Cost, Fitted, Measured
 from benchmarks.anomaly_promises import interval, promises
@@ -150,6 +152,8 @@ def test_a_record_takes_the_place_of_the_one_before_it(tmp_path, monkeypatch):
     assert [(kept.seed, kept.auroc) for kept in anomaly_records.read(["PyOD KNN"])] == [(0, 0.7), (1, 0.6)]
 
 
-def test_the_committed_records_are_read():
-    for kept in anomaly_records.read(anomaly_page.PEERS):
-        assert 0 <= kept.auroc <= 1
+def test_the_committed_records_of_the_peers_are_whole():
+    records = anomaly_records.read(anomaly_page.PEERS)
+    sets = {kept.set for kept in records}
+    keys = {(kept.method, *kept.key) for kept in records}
+    assert keys == set(product(anomaly_page.PEERS, PROTOCOLS, sets, SEEDS))
