@@ -27,6 +27,8 @@ def pca(learned: np.ndarray, rows: np.ndarray) -> np.ndarray:
     # The covariance matrix is the smaller one, unless rows are fewer than features.
     solver = "covariance_eigh" if len(exact) > exact.shape[1] else "full"
     model = PCA(_VARIANCE, svd_solver=solver).fit(exact)
+    if model.n_components_ == exact.shape[1]:  # nothing is lost but rounding, which would rank rows by their size
+        return np.zeros(len(rows))
     scores: np.ndarray = np.square(looked_at - model.inverse_transform(model.transform(looked_at))).mean(axis=1)
     return scores
 

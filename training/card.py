@@ -112,7 +112,7 @@ def _detection(manifest: Manifest) -> str:
     return f"""
 ## Anomalies at hand
 {found.anomalous_rows:,} rows that the fit left out, taken as anomalies, and {found.normal_rows:,} calibration rows;
-the simple detectors learned from the rows that trained the model. {loses or "None of them ranks these rows better."}
+the simple detectors learned from what the model learned from. {loses or "None of them ranks these rows better."}
 
 | | AUROC | AUPRC | recall at 1 % false alarms | at 0.1 % |
 | --- | --- | --- | --- | --- |{rows}

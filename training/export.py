@@ -36,10 +36,10 @@ from hourglass.contract.manifest import (
     Tolerance,
 )
 from training import card
+from training.at_hand import AtHand, at_hand
 from training.config import FitConfig
 from training.data import Dataset, Splits
 from training.errors import ExportError, TrainingError
-from training.evidence import Evidence
 from training.golden import golden_rows
 from training.graphs import Decoder, Encoder, Served, graphs
 from training.report import model as report
@@ -91,10 +91,10 @@ def _write(trained: Trained, folder: Path) -> None:
     real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])
     check_parity(trained.served, exported, torch.cat([real, golden]), calibration.threshold(rate))
     metrics = _metrics(trained.served, calibration_rows, answers)
-    evidence = Evidence.of(trained, exported[MODEL], scores)
-    detection = evidence.at_hand.detection() if evidence.at_hand else None
+    anomalies = at_hand(trained, exported[MODEL], scores)
+    detection = anomalies.detection() if anomalies else None
     manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics, detection)
-    page = _report(trained, manifest, answers, evidence)
+    page = _report(trained, manifest, answers, anomalies)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
@@ -102,9 +102,9 @@ def _write(trained: Trained, folder: Path) -> None:
     (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], evidence: Evidence) -> str:
+def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], anomalies: AtHand | None) -> str:
     try:
-        return report.render(trained, manifest, answers, evidence)
+        return report.render(trained, manifest, answers, anomalies)
     except (TrainingError, OSError):
         raise
     except Exception as error:  # a fault of ours: a model without its pictures would hide it

@@ -32,9 +32,9 @@ from tests.training.browser import Browser
 from tests.training.conftest import SMALL
 from training import card
 from training.__main__ import _parser, _settings
+from training.at_hand import AtHand
 from training.config import FitConfig
 from training.errors import ExportError, RunError
-from training.evidence import Evidence
 from training.export import Trained
 from training.fit import fit
 from training.progress import Progress
@@ -56,7 +56,7 @@ class Reported:
     trained: Trained
     manifest: Manifest
     answers: Mapping[str, np.ndarray]
-    evidence: Evidence
+    at_hand: AtHand | None
 
     @property
     def page(self) -> str:
@@ -64,7 +64,7 @@ class Reported:
 
     def drawn(self, **changes: object) -> str:
         """The page of a run that differs in this."""
-        return model.render(replace(self.trained, **changes), self.manifest, self.answers, self.evidence)
+        return model.render(replace(self.trained, **changes), self.manifest, self.answers, self.at_hand)
 
     def without_examples(self) -> str:
         return self.drawn(config=self.trained.config.model_copy(update={"no_examples": True}))
@@ -253,7 +253,7 @@ def test_anomalies_at_hand_are_told_beside_the_baselines(reports: dict[str, Repo
     found = reported.manifest.provenance.detection
     assert found
     assert (found.anomalous_rows, found.normal_rows) == (60, 108)
-    at_hand = reported.evidence.at_hand
+    at_hand = reported.at_hand
     assert at_hand
     assert sorted(set(at_hand.excluded.labels)) == ["<worn>", "leak"]
     odd, normal = at_hand.answers["score"].astype(np.float64), reported.answers["score"].astype(np.float64)
@@ -290,7 +290,7 @@ def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Re
         f"{2 / (n + 1):.2g}",
         f"c{j} ({share[j]:.0%}): {seen}, expected {expected}",
     ]
-    at_hand = reported.evidence.at_hand
+    at_hand = reported.at_hand
     assert at_hand
     scores = np.sort(at_hand.answers["score"])
     assert explained["Anomalies that stand out"][::5] == [charts.number(score) for score in scores[::-1][:6]]
@@ -300,15 +300,19 @@ def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Re
     assert "Anomalies at hand" in private
 
 
-def test_false_alarms_are_shown_where_enough_rows_say_something(reports: dict[str, Reported]):
+def test_false_alarms_are_rehearsed_where_enough_rows_say_something(reports: dict[str, Reported]):
     asked = "False alarms, asked and realised"
     assert {name for name, reported in reports.items() if asked in reported.page} == {"vae"}
-    table = reports["table"]
-    fresh = np.full(100, np.inf, dtype=np.float32)
-    always = model.render(table.trained, table.manifest, table.answers, replace(table.evidence, early_stop=fresh))
-    (line,) = re.findall(r'class="line s0" d="([^"]*)"><title>realised<', always)
-    heights = {y for _, y in re.findall(r"([\d.]+) ([\d.]+)", line)}
-    assert len(heights) == 1  # whatever is asked, all of them are called anomalies
+    vae = reports["vae"]
+    tied = {**vae.answers, "score": np.ones_like(vae.answers["score"])}
+    page = model.render(vae.trained, vae.manifest, tied, vae.at_hand)
+    heights = {}
+    for page_of, text in (("real", vae.page), ("tied", page)):
+        (line,) = re.findall(r'class="line s0" d="([^"]*)"><title>realised<', text)
+        heights[page_of] = [float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", line)]
+    assert len(set(heights["tied"])) == 1  # nothing is beyond a threshold that all rows lie on
+    assert (np.diff(heights["real"]) <= 0).all()  # a higher rate calls more rows anomalies
+    assert len(set(heights["real"])) > 10
 
 
 def test_pictures_need_no_file_once_the_rows_are_read(
@@ -418,7 +422,7 @@ def test_a_report_that_cannot_be_drawn_is_an_error_of_the_export(
     monkeypatch.setattr(charts, "histogram", lambda *_arguments: 1 / 0)
     reported = reports["table"]
     with pytest.raises(ExportError, match=r"report\.html cannot be drawn.*ZeroDivisionError.*the run is kept"):
-        training.export._report(reported.trained, reported.manifest, reported.answers, reported.evidence)
+        training.export._report(reported.trained, reported.manifest, reported.answers, reported.at_hand)
 
 
 NUMBERS = st.floats(width=32, allow_nan=True, allow_infinity=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import FEATURE_ERROR, RECONSTRUCTION, SCORE
+from training.at_hand import AtHand
 from training.detection import MODEL, TITLES, lost
-from training.evidence import AtHand
 from training.false_alarms import expected, percent
 from training.report import charts, pictures
 from training.report.charts import Sample, Series
@@ -17,7 +18,7 @@ from training.report.material import Material, words
 from training.report.page import Figure, Section, table
 from training.report.pictures import Head, Lane
 
-_FEWEST = 100  # fresh rows, for a curve that says something
+_FEWEST = 100  # rows of either half, for a curve that says something
 _LARGEST_RATE, _POINTS = 0.2, 60
 _LABELS = 8
 _ROWS, _IMAGES = 6, 10
@@ -26,7 +27,7 @@ _FEATURES = 3
 
 def at_hand(material: Material) -> Section | None:
     """How well the rows that the fit excluded are told from the others."""
-    found = material.evidence.at_hand
+    found = material.at_hand
     if found is None:
         return None
     methods = found.compared.figures()
@@ -39,7 +40,7 @@ def at_hand(material: Material) -> Section | None:
     figures = Figure(
         "Beside simple detectors",
         table(headers, rows),
-        f"{loses or 'No simple detector ranks these rows better.'} All learned from the rows that trained the model. "
+        f"{loses or 'No simple detector ranks these rows better.'} All learned from the same rows. "
         "AUROC: how likely an anomaly scores above an ordinary row. AUPRC: mean precision of the alarms while more and "
         f"more are raised, as if {percent(found.compared.share)} of all rows were anomalies. Recall: share of the "
         "anomalies found when that share of the ordinary rows is called one, too.",
@@ -116,13 +117,15 @@ def _series(name: str, x: np.ndarray, y: np.ndarray) -> Series:
 
 
 def false_alarms(material: Material) -> Figure | None:
-    """Asked and realised, on rows that did not calibrate the score; None where they are too few."""
-    scores, calibration = material.evidence.early_stop, material.manifest.calibration
-    if len(scores) < _FEWEST or calibration.smallest_false_alarm_rate > _LARGEST_RATE / 2:
+    """Asked and realised, on calibration rows that did not calibrate; None where they are too few."""
+    shuffled = np.random.default_rng(material.trained.config.seed).permutation(material.scores)
+    calibrating, fresh = np.array_split(shuffled, 2)
+    if len(fresh) < _FEWEST:
         return None
+    calibration = Calibration.from_scores(calibrating, _LARGEST_RATE)
     asked = np.linspace(calibration.smallest_false_alarm_rate * (1 + 1e-9), _LARGEST_RATE, _POINTS)
-    realised = np.array([(scores > calibration.threshold(rate)).mean() for rate in asked])
-    low, high = np.array([expected(calibration, rate, len(scores)) for rate in asked]).T
+    realised = np.array([(fresh > calibration.threshold(rate)).mean() for rate in asked])
+    low, high = np.array([expected(calibration, rate, len(fresh)) for rate in asked]).T
     series = [
         Series("95 % of models, below", "thin s9", asked, low),
         Series("95 % of models, above", "thin s9", asked, high),
@@ -138,9 +141,10 @@ def false_alarms(material: Material) -> Figure | None:
             "The share of rows called anomalies against the false-alarm rate asked, with what chance allows",
             key=False,
         ),
-        f"Of the {len(scores):,} early-stop rows, which did not calibrate the score, the share called anomalies at "
-        "each rate asked. The thick grey line is what is asked; between the thin ones lie 95 % of models by chance. "
-        "These rows chose the best epoch, so the line may lie a little low; far above, something is wrong.",
+        "A rehearsal of the promise: half of the calibration rows set the threshold, and of the other "
+        f"{len(fresh):,} the share is shown that lies beyond it. The thick grey line is what was asked; between the "
+        "thin ones lie 95 % of models by chance. Below them, many rows have the same score. Fresh rows of changed data "
+        "lie above: hourglass-train evaluate shows them.",
     )
 
 
@@ -148,7 +152,7 @@ def worst(material: Material) -> Section | None:
     """The rows that score highest, and why; of the anomalies at hand those that score lowest, too."""
     if not material.shows_rows:
         return None
-    splits, found = material.trained.splits, material.evidence.at_hand
+    splits, found = material.trained.splits, material.at_hand
     most = _IMAGES if material.columns is None else _ROWS
     highest = np.argsort(-material.scores, kind="stable")[:most]
     figures = [

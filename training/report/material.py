@@ -15,19 +15,19 @@ from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FEATURE_ERR
 from training.likelihoods import standard_normal_kl
 
 if TYPE_CHECKING:
+    from training.at_hand import AtHand
     from training.autoencoder import Autoencoder
-    from training.evidence import Evidence
     from training.export import Trained
 
 
 @dataclass(frozen=True)
 class Material:
-    """answers: of model.onnx to all calibration rows, in order; evidence: to others."""
+    """answers: of model.onnx to all calibration rows, in order. at_hand: where labels were excluded."""
 
     trained: Trained
     manifest: Manifest
     answers: Mapping[str, np.ndarray]
-    evidence: Evidence
+    at_hand: AtHand | None
 
     @property
     def autoencoder(self) -> Autoencoder:

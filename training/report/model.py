@@ -18,16 +18,16 @@ from training.report.material import Material, sentence, words
 from training.report.page import Figure, Page, Section, facts
 
 if TYPE_CHECKING:
-    from training.evidence import Evidence
+    from training.at_hand import AtHand
     from training.export import Trained
 
 _FILTERS, _ABREAST = 48, 16
 
 
 @torch.inference_mode()
-def render(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], evidence: Evidence) -> str:
+def render(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], at_hand: AtHand | None) -> str:
     """The page. answers: of model.onnx to all calibration rows, in order. The model is in evaluation mode."""
-    material = Material(trained, manifest, answers, evidence)
+    material = Material(trained, manifest, answers, at_hand)
     sections = (
         examples.section(material),
         learning.section(material),

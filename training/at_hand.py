@@ -1,4 +1,4 @@
-"""What a model answers to rows that neither trained nor calibrated it, normal ones and anomalies."""
+"""Anomalies at hand: what a fresh model answers to rows whose label its fit excluded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hourglass.contract.manifest import SCORE, Detection
@@ -41,25 +42,15 @@ class AtHand:
         )
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """early_stop: scores of the rows that chose the best epoch, float32 [n]. at_hand: if labels were excluded."""
-
-    early_stop: np.ndarray
-    at_hand: AtHand | None
-
-    @classmethod
-    def of(cls, trained: Trained, model: Graph, scores: np.ndarray) -> Evidence:
-        """model: model.onnx; scores: its scores of all calibration rows, [n]."""
-        early_stop = model.run_all(trained.splits.early_stop.numpy())[SCORE]
-        excluded = trained.dataset.excluded
-        return cls(early_stop, excluded and _at_hand(trained, model, scores, excluded))
-
-
-def _at_hand(trained: Trained, model: Graph, scores: np.ndarray, excluded: Excluded) -> AtHand:
+def at_hand(trained: Trained, model: Graph, scores: np.ndarray) -> AtHand | None:
+    """model: model.onnx; scores: its scores of all calibration rows, [n]. None where no label is excluded."""
+    excluded = trained.dataset.excluded
+    if excluded is None:
+        return None
     answers = model.run_all(excluded.rows.numpy())
     splits, most = trained.splits, most_rows(trained.dataset.rows[0].numel())
-    learned = splits.train[drawn(len(splits.train), most)]
+    learned = torch.cat([splits.train, splits.early_stop])
+    learned = learned[drawn(len(learned), most)]
     normal, odd = drawn(len(scores), most), drawn(len(excluded.rows), most)
 
     def scaled(rows: Tensor) -> np.ndarray:
