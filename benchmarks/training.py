@@ -38,6 +38,7 @@ from training.scaling import Scaling
 import torch  # isort: skip  (training sets how OpenMP waits, before torch is loaded)
 from torch import Tensor  # isort: skip
 
+_SCHEDULE = {"batch_size": 256, "learning_rate": 1e-3}
 BARE_BAR = 0.90
 PEER_BAR = 3.0
 BARE = "bare torch loop"
@@ -85,8 +86,15 @@ def _compare(recipe: Recipe, folder: Path | None, repetitions: int, peers: bool)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         source = str(folder / recipe.file) if folder else "generated"
         # The plain variant: the bare loop damages no rows either.
-        shared = {"data": source, "name": "benchmark", "variant": "basic", "runs": temporary, "epochs": 2}
-        config = FitConfig.model_validate({**shared, **recipe.settings})
+        shared = {
+            "data": source,
+            "name": "benchmark",
+            "variant": "basic",
+            "runs": temporary,
+            "batch_size": 256,
+            "epochs": 2,
+        }
+        config = FitConfig.model_validate({**shared, **_SCHEDULE, **recipe.settings})
         dataset = data.load(config) if folder else _generated(recipe)
         dataset = Dataset(dataset.source, dataset.rows[: recipe.rows], dataset.columns, dataset.sha256)
         splits = data.split(dataset, config.seed)
@@ -121,7 +129,9 @@ def _generated(recipe: Recipe) -> Dataset:
 def _bare(config: FitConfig, rows: Tensor) -> float:
     """Rows per second."""
     model = build(config, tuple(rows.shape[1:]))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=_SCHEDULE["learning_rate"], fused=True)
+    assert config.epochs is not None
+    assert config.batch_size is not None
     batches = torch.split(rows, config.batch_size)
     started = time.perf_counter()
     for _ in range(config.epochs):
@@ -136,6 +146,7 @@ def _bare(config: FitConfig, rows: Tensor) -> float:
 def _ours(config: FitConfig, dataset: Dataset, rows: Tensor, early_stop: Tensor) -> float:
     """Rows per second."""
     run = Run.create(config, dataset)
+    assert config.epochs is not None
     started = time.perf_counter()
     train(run, rows, early_stop, Progress(Console(file=io.StringIO())))
     return config.epochs * len(rows) / (time.perf_counter() - started)

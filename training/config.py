@@ -27,6 +27,10 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_widths)]
 
 
+_TABLE_SCHEDULE = {"epochs": 60, "learning_rate": 3e-3}
+_IMAGE_SCHEDULE = {"epochs": 100, "learning_rate": 1e-3}
+
+
 class FitConfig(BaseModel):
     """The settings that every variant shares. What only one variant knows is in `options`."""
 
@@ -47,17 +51,31 @@ class FitConfig(BaseModel):
         Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W] or none"),
     ] = None
     hidden_activation: Annotated[
-        Literal["relu", "selu", "tanh", "sigmoid"], Field(description="of the hidden layers, both ways")
-    ] = "relu"
+        Literal["relu", "selu", "tanh", "sigmoid"] | None,
+        Field(description="of the hidden layers, both ways: relu, selu, tanh, sigmoid [tables tanh, images relu]"),
+    ] = None
     embedding_dim: Annotated[
         int | None,
-        Field(ge=1, description="size of an embedding; a quarter of the row, at most 32 (sparse: twice, at most 256)"),
+        Field(
+            ge=1,
+            description="size of an embedding [at most 32: half a table's columns, a quarter if mixed, or of an image; "
+            "sparse: twice the row, at most 256]",
+        ),
     ] = None
-    epochs: Annotated[int, Field(ge=1, description="most passes over the training rows")] = 100
-    batch_size: Annotated[int, Field(ge=1, description="rows of one gradient step")] = 256
+    epochs: Annotated[
+        int | None, Field(ge=1, description="most passes over the training rows [tables 60, images 100]")
+    ] = None
+    batch_size: Annotated[
+        int | None, Field(ge=1, description="rows of one gradient step [a 16th of the training rows, 16 to 256]")
+    ] = None
     learning_rate: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="of Adam at the first step; falls on a cosine to 0")
-    ] = 1e-3
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="of Adam at the first step; falls on a cosine to 0 [tables 3e-3, images 1e-3]",
+        ),
+    ] = None
     weight_decay: Annotated[
         float,
         Field(ge=0, allow_inf_nan=False, description="AdamW's: each step takes this × the learning rate off a weight"),
@@ -65,6 +83,14 @@ class FitConfig(BaseModel):
     patience: Annotated[
         int, Field(ge=1, description="stop after this many epochs without a better early-stop loss")
     ] = 10
+    training_data: Annotated[
+        Literal["clean", "mixed"],
+        Field(description="whether the rows are normal, or may hold anomalies: then those repeated worst are left out"),
+    ] = "clean"
+    score: Annotated[
+        str | None,
+        Field(description="the anomaly score, parts joined by +: see hourglass-train list [for tables distances]"),
+    ] = None
     false_alarm_rate: Annotated[
         float, Field(gt=0, lt=1, description="share of normal rows that the model may call anomalies")
     ] = 0.01
@@ -73,6 +99,11 @@ class FitConfig(BaseModel):
     exported: Annotated[Path, Field(description="folder that published models live in")] = Path("exported")
     runs: Annotated[Path, Field(description="folder that checkpoints and logs live in")] = Path("runs")
     options: Annotated[dict[str, Any], Field(description="the variant's own settings")] = {}
+
+    def filled(self, row_shape: tuple[int, ...]) -> FitConfig:
+        """With the schedule that suits such rows, where nobody chose one."""
+        suits = _TABLE_SCHEDULE if len(row_shape) == 1 else _IMAGE_SCHEDULE
+        return self.model_copy(update={key: value for key, value in suits.items() if getattr(self, key) is None})
 
 
 def validated(model: type[Model], values: Mapping[str, Any], what: str) -> Model:

@@ -116,7 +116,8 @@ def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarr
 @torch.inference_mode()
 def _decided(served: Served, rows: Tensor) -> Tensor:
     """Of rows in input units, those that two correct runtimes must answer alike. Raises ExportError if none is."""
-    kept = rows[served.autoencoder.decided(served.scaling(rows))]
+    scaled = served.scaling(rows)
+    kept = rows[served.autoencoder.decided(scaled) & served.score.decided(scaled, served.autoencoder(scaled))]
     if not len(kept):
         raise ExportError(
             "rounding decides every answer of this model: it learned nothing that another runtime repeats"
@@ -245,6 +246,8 @@ def _settings(trained: Trained) -> dict[str, Any]:
     settings = trained.config.model_dump(mode="json", exclude={"data", "exported", "runs"})
     settings["embedding_dim"] = architecture.embedding_dim
     settings["hidden"] = list(architecture.widths)
+    settings["hidden_activation"] = architecture.hidden_activation
+    settings["score"] = trained.served.score.name
     settings["options"] = trained.served.autoencoder.options.model_dump(mode="json")
     return settings
 

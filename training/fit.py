@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from hourglass.contract import layout
-from training import checkpoint, data
+from training import checkpoint, data, scores
 from training.autoencoder import Autoencoder, find
 from training.config import FitConfig, validated
 from training.data import Dataset, Splits
@@ -23,9 +23,11 @@ from training.progress import Progress
 from training.report.learning import read_log
 from training.run import Run
 from training.scaling import Scaling
+from training.scoring import Score
 from training.trainer import EpochRecord, Training
 
 CHECKPOINT_SECONDS = 5.0
+_REFERENCE_ROWS, _PASS_ROWS = 20_000, 1_024
 # Of those that nobody chose.
 _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
 
@@ -34,7 +36,8 @@ def fit(config: FitConfig, progress: Progress) -> Path:
     """Train and publish a new model; returns the published folder. Raises TrainingError, FileError."""
     validated(find(config.variant).options_class, config.options, f"{config.variant} option")  # before data are read
     dataset = data.load(config)
-    build(config, dataset.row_shape)  # nor is a run begun that cannot be built
+    config = config.filled(dataset.row_shape)
+    score(config, build(config, dataset.row_shape))  # nor is a run begun that cannot be built
     _check_writable(config.exported)
     _describe(dataset, config, progress)
     run = Run.create(config, dataset)
@@ -73,13 +76,35 @@ def build(config: FitConfig, row_shape: tuple[int, ...]) -> Autoencoder:
     """The untrained model, weights drawn from torch's global generator. Raises ConfigError."""
     variant = find(config.variant)
     options = validated(variant.options_class, config.options, f"{config.variant} option")
-    features = int(torch.Size(row_shape).numel())
-    default = min(_LARGEST_WIDE_EMBEDDING, 2 * features) if variant.wide else min(_LARGEST_EMBEDDING, features // 4)
-    embedding_dim = config.embedding_dim or max(1, default)
+    embedding_dim = config.embedding_dim or _embedding_dim(config, row_shape, variant.wide)
     architecture = Architecture(
         row_shape, embedding_dim, config.network, config.hidden, activation=config.hidden_activation
     )
     return variant(architecture, options)
+
+
+def _embedding_dim(config: FitConfig, row_shape: tuple[int, ...], wide: bool) -> int:
+    features = int(torch.Size(row_shape).numel())
+    if wide:
+        return min(_LARGEST_WIDE_EMBEDDING, 2 * features)
+    # Of a table: a wide neck tells ordinary rows apart better, a narrow one cannot hold the anomalies of mixed data.
+    share = 2 if len(row_shape) == 1 and config.training_data == "clean" else 4
+    return max(1, min(_LARGEST_EMBEDDING, features // share))
+
+
+def score(config: FitConfig, model: Autoencoder) -> Score:
+    """The one that was asked for, or the default; it has learned nothing yet. Raises ConfigError."""
+    mixed, keeps_rows = config.training_data == "mixed", not config.no_examples
+    return scores.chosen(config.score, model, mixed=mixed, keeps_rows=keeps_rows)
+
+
+@torch.no_grad()
+def teach(served: Served, rows: Tensor, *, robust: bool) -> None:
+    """Let the score see reference rows, float32 [n, *row_shape] in input units: 20,000 of them at most."""
+    drawn = torch.randperm(len(rows), generator=Generator().manual_seed(0))[:_REFERENCE_ROWS].sort().values
+    scaled = served.scaling(rows[drawn])
+    parts = [served.autoencoder(part) for part in torch.split(scaled, _PASS_ROWS)]
+    served.score.learn(scaled, {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, robust)
 
 
 def _same_data(run: Run) -> Dataset:
@@ -140,5 +165,6 @@ def learned(run: Run, checkpoint_file: Path, dataset: Dataset, splits: Splits) -
     """What a checkpoint's best weights make of the run. Raises RunError."""
     model = build(run.config, dataset.row_shape)
     best_epoch = checkpoint.load_best(checkpoint_file, model)
-    served = Served(Scaling.of(splits.train), model.eval(), model.score())
+    served = Served(Scaling.of(splits.train), model.eval(), score(run.config, model))
+    teach(served, torch.cat([splits.train, splits.early_stop]), robust=run.config.training_data == "mixed")
     return Trained(run.config, served, dataset, splits, best_epoch, read_log(run.log))

@@ -32,6 +32,10 @@ class Likelihood(nn.Module, ABC):
         """-log p(x_j | z) of each feature: [n, *row_shape]."""
 
     @abstractmethod
+    def least(self) -> Tensor:
+        """The least that negative_log_likelihood gives for a feature; broadcasts to a row."""
+
+    @abstractmethod
     def precision(self) -> Tensor:
         """1 / standard deviation of a feature given z, at most; broadcasts to a row."""
 
@@ -48,6 +52,9 @@ class Bernoulli(Likelihood):
     def negative_log_likelihood(self, decoded: Tensor, rows: Tensor) -> Tensor:
         # Spelt out: torch exports binary_cross_entropy_with_logits as log(sigmoid), infinite from a logit of 17 on.
         return decoded.clamp(min=0) - decoded * rows.clamp(0, 1) + functional.softplus(-decoded.abs())
+
+    def least(self) -> Tensor:
+        return torch.zeros(())
 
     def precision(self) -> Tensor:
         return torch.ones(())
@@ -82,8 +89,10 @@ class Gaussian(Likelihood):
         return decoded
 
     def negative_log_likelihood(self, decoded: Tensor, rows: Tensor) -> Tensor:
-        log_variance = self.log_variance
-        return 0.5 * (math.log(2 * math.pi) + log_variance + (rows - decoded).square() * torch.exp(-log_variance))
+        return self.least() + 0.5 * (rows - decoded).square() * torch.exp(-self.log_variance)
+
+    def least(self) -> Tensor:
+        return 0.5 * (math.log(2 * math.pi) + self.log_variance)
 
     def precision(self) -> Tensor:
         return torch.exp(-0.5 * self.log_variance)

@@ -95,7 +95,7 @@ class Progress:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _line(record: EpochRecord, epochs: int) -> str:
+def _line(record: EpochRecord, epochs: int | None) -> str:
     return (
         f"epoch {record.epoch}/{epochs} · early-stop loss {record.early_stop_loss:.4g} · "
         f"{record.rows_per_second:,.0f} rows/s"

@@ -190,7 +190,7 @@ class Bench:
         """
         early_stop, calibration = validation.chunk(2)
         dataset = Dataset.of(self.name, torch.cat([rows, validation]).numpy(), None)
-        config = self._config(part)
+        config = self._config(part).filled(tuple(rows.shape[1:]))
         run = Run.at(self._folder / part, config, dataset)
         scaling = Scaling.of(rows)
         train(run, scaling(rows), scaling(early_stop), self._progress)

@@ -31,6 +31,17 @@ class Score(nn.Module, ABC):
     @abstractmethod
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]: ...
 
+    def learn(self, rows: Tensor, answers: Mapping[str, Tensor], robust: bool) -> None:
+        """Measure on reference rows what the score needs to know of ordinary ones. Called once, before any forward.
+
+        rows: float32 [n, *row_shape] in scaled units, none of them calibration rows, or p-values would not hold.
+        answers: the autoencoder's. robust: anomalies may be among the rows.
+        """
+
+    def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
+        """As Autoencoder.decided, of what the score adds: bool [n]."""
+        return torch.ones(len(rows), dtype=torch.bool)
+
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """Where score or feature_error are not of size 1: how much one unit of a reconstruction's error changes them.
 
@@ -64,12 +75,16 @@ class NegativeElbo(Score):
         self.formula = (
             f"sum over features of -log p(x | z = embedding) ({likelihood.name}) + KL(q(z | x) || N(0, I)), in nats"
         )
-        self.feature_error = f"the feature's part of -log p(x | z), in nats: {likelihood.terms}"
+        self.feature_error = (
+            f"the feature's part of -log p(x | z), in nats, above the least it can be: {likelihood.terms}"
+        )
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        feature_error = self.likelihood.negative_log_likelihood(answers[DECODED], rows)
+        terms = self.likelihood.negative_log_likelihood(answers[DECODED], rows)
         kl = standard_normal_kl(answers[EMBEDDING], 2 * answers[EMBEDDING_STDDEV].log())
-        return feature_error.flatten(1).sum(dim=1) + kl.sum(dim=1), feature_error
+        # Above the least, so that what features share is never below 0.
+        feature_error = (terms - self.likelihood.least()).clamp(min=0)
+        return terms.flatten(1).sum(dim=1) + kl.sum(dim=1), feature_error
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         precision = self.likelihood.precision().detach().expand(row_shape)
@@ -78,7 +93,9 @@ class NegativeElbo(Score):
 
     def metrics(self, answers: Mapping[str, Tensor]) -> dict[str, float]:
         elbo = answers[SCORE].double().mean().item()
-        reconstruction = answers[FEATURE_ERROR].double().flatten(1).sum(dim=1).mean().item()
+        above = answers[FEATURE_ERROR].double().flatten(1)
+        least = self.likelihood.least().detach().double().expand(answers[FEATURE_ERROR].shape[1:]).sum()
+        reconstruction = (above.sum(dim=1).mean() + least).item()
         return {
             "negative_elbo_nats_per_row": elbo,
             "reconstruction_nats_per_row": reconstruction,

@@ -14,9 +14,12 @@ from torch import Generator, Tensor
 from training.autoencoder import Autoencoder, Clock, total
 from training.config import FitConfig
 from training.errors import TrainingError
+from training.robust import WARM_UP, typical
 
 _EVALUATION_ROWS = 512  # of one pass: what it computes stays in the processor's caches
 _MONITORED_ROWS = 1024
+_BATCH_SIZES = (16, 256)  # least and most, when nobody chose
+_LEAST_BATCHES = 16  # of an epoch: few rows are few steps otherwise
 
 
 class DivergedError(TrainingError):
@@ -46,9 +49,12 @@ class Training:
     def __init__(self, build: Callable[[], Autoencoder], config: FitConfig) -> None:
         torch.manual_seed(config.seed)
         self.model = build()
-        self.config = config
+        self.config = config = config.filled(self.model.architecture.row_shape)
+        assert config.epochs is not None
+        assert config.learning_rate is not None
+        self._epochs, self._learning_rate = config.epochs, config.learning_rate
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            self.model.parameters(), lr=self._learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.generator = Generator().manual_seed(config.seed)
         self.epoch = 0  # finished epochs
@@ -58,7 +64,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        return self.epoch >= self.config.epochs or self.epoch - self.best_epoch >= self.config.patience
+        return self.epoch >= self._epochs or self.epoch - self.best_epoch >= self.config.patience
 
     def run(self, rows: Tensor, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
         """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError."""
@@ -88,12 +94,12 @@ class Training:
         order = torch.randperm(len(rows), generator=self.generator)
         sums: defaultdict[str, float] = defaultdict(float)
         seen: defaultdict[str, int] = defaultdict(int)  # a schedule may change the parts in the middle of an epoch
-        for number, batch in enumerate(torch.split(order, self.config.batch_size)):
+        for number, batch in enumerate(torch.split(order, self._batch_size(rows))):
             clock = self._clock(rows, number)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * clock.progress))
+                group["lr"] = self._learning_rate * 0.5 * (1 + math.cos(math.pi * clock.progress))
             self.optimizer.zero_grad()
-            parts = self.model.loss(rows.index_select(0, batch), clock, self.generator)
+            parts = self.model.loss(self._trimmed(rows.index_select(0, batch), clock), clock, self.generator)
             torch.autograd.backward(total(parts))
             self.optimizer.step()
             for name, part in parts.items():
@@ -105,6 +111,7 @@ class Training:
     def _evaluate(self, rows: Tensor, clock: Clock) -> dict[str, float]:
         """The loss on rows that no gradient saw, with the same corruption at every epoch."""
         self.model.eval()
+        rows = self._trimmed(rows, clock)
         generator = Generator().manual_seed(self.config.seed)
         sums: defaultdict[str, float] = defaultdict(float)
         for batch in torch.split(rows, _EVALUATION_ROWS):
@@ -119,8 +126,18 @@ class Training:
 
     def _clock(self, rows: Tensor, batch: int = 0) -> Clock:
         """At the given batch of the epoch that follows the finished ones."""
-        batches = math.ceil(len(rows) / self.config.batch_size)
-        return Clock(self.epoch * batches + batch, (self.epoch + batch / batches) / self.config.epochs)
+        batches = math.ceil(len(rows) / self._batch_size(rows))
+        return Clock(self.epoch * batches + batch, (self.epoch + batch / batches) / self._epochs)
+
+    def _batch_size(self, rows: Tensor) -> int:
+        least, most = _BATCH_SIZES
+        return self.config.batch_size or max(least, min(most, len(rows) // _LEAST_BATCHES))
+
+    def _trimmed(self, rows: Tensor, clock: Clock) -> Tensor:
+        """Of mixed training data, the rows that are most likely ordinary."""
+        if self.config.training_data == "clean" or clock.progress < WARM_UP:
+            return rows
+        return typical(self.model, rows)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
