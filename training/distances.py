@@ -1,6 +1,7 @@
 """Scores that know what ordinary rows look like: errors and embeddings measured against those of reference rows.
 
-Each is about 1 for an ordinary row, whatever the data, so that they can be added.
+Each is about 1 for an ordinary row, whatever the data, so that they can be added; the nearest distance is less where
+embeddings lie too dense for it to tell much.
 Nothing here measures a distance between rows: what the autoencoder did not learn, the score does not see.
 """
 
@@ -15,12 +16,10 @@ from torch import Tensor
 
 from hourglass.contract.manifest import EMBEDDING, FEATURE_ERROR, RECONSTRUCTION, SCORE
 from training.covariance import covariance, whitening
-from training.errors import ConfigError
 from training.scoring import Score
 
 # Added to each spread: errors of less than 1 % of a column's spread are rounding, not knowledge.
 _FLOOR = 0.01
-_MOST_FEATURES = 2_048
 _TOP_SHARE = 0.25
 _CORESET_ROWS = 1_024
 _NEIGHBOURS = 3
@@ -95,17 +94,10 @@ class ResidualMahalanobis(Score):
         self.register_buffer("whitening", torch.ones(()))
 
     def learn(self, rows: Tensor, answers: Mapping[str, Tensor], robust: bool) -> None:
-        """Raises ConfigError for rows of more features than a matrix should have."""
         errors = (rows - answers[RECONSTRUCTION]).flatten(1)
-        features = errors.shape[1]
-        if features > _MOST_FEATURES:
-            raise ConfigError(
-                f"--score {self.name} keeps a matrix of features × features: for rows of at most {_MOST_FEATURES:,} "
-                f"numbers, and these have {features:,}; use whitened_error"
-            )
         mean, matrix = covariance(errors.numpy(), robust)
         self.mean = torch.from_numpy(mean).float()
-        self.whitening = torch.from_numpy(whitening(matrix + _FLOOR**2 * np.eye(features)).T.copy()).float()
+        self.whitening = torch.from_numpy(whitening(matrix + _FLOOR**2 * np.eye(len(matrix))).T.copy()).float()
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         errors = (rows - answers[RECONSTRUCTION]).flatten(1)
@@ -176,13 +168,14 @@ class EmbeddingNearest(_EmbeddingDistance):
         "embeddings)^2 over what that is for a reference row"
     )
 
+    centre: Tensor
     coreset: Tensor
     reconstructions: Tensor
     usual: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("coreset", "reconstructions", "usual"):
+        for name in ("centre", "coreset", "reconstructions", "usual"):
             self.register_buffer(name, torch.ones(()))
 
     def learn(self, rows: Tensor, answers: Mapping[str, Tensor], robust: bool) -> None:
@@ -190,6 +183,8 @@ class EmbeddingNearest(_EmbeddingDistance):
         # Rows that are there twice would be one neighbour twice.
         _, first = np.unique(embedding.numpy(), axis=0, return_index=True)
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(np.sort(first))[:_CORESET_ROWS])
+        self.centre = embedding.mean(dim=0)
+        embedding = embedding - self.centre
         self.coreset = embedding[chosen]
         self.reconstructions = answers[RECONSTRUCTION].flatten(1)[chosen]
         nearness = self._nearness(embedding)
@@ -200,6 +195,7 @@ class EmbeddingNearest(_EmbeddingDistance):
         self.usual = (squared.double().mean() + least).clamp(min=_TINY).float()
 
     def distance(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = embedding - self.centre
         squared, origin = self._distance(embedding, self._nearness(embedding), min(_NEIGHBOURS, len(self.coreset)))
         return squared / self.usual, origin
 
@@ -211,14 +207,16 @@ class EmbeddingNearest(_EmbeddingDistance):
         return mean.square(), self.reconstructions[nearest].mean(dim=1)
 
     def _nearness(self, embedding: Tensor) -> Tensor:
-        """[n, coreset]: larger is nearer; the squared distance less what is the same for all, turned round."""
+        """[n, coreset]: larger is nearer; the squared distance less what is the same for all, turned round.
+
+        Of centred embeddings, whose products are not much larger than their differences."""
         return 2 * embedding @ self.coreset.T - self.coreset.square().sum(dim=1)
 
     def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
         """Where the last neighbour is clearly nearer than the next."""
         if len(self.coreset) <= _NEIGHBOURS:
             return super().decided(rows, answers)
-        distances = torch.cdist(answers[EMBEDDING].double(), self.coreset.double())
+        distances = torch.cdist((answers[EMBEDDING] - self.centre).double(), self.coreset.double())
         last = distances.topk(_NEIGHBOURS + 1, dim=1, largest=False).values[:, -2:]
         return last[:, 1] - last[:, 0] > _CLEAR * last[:, 1]
 
