@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import betabinom, ks_2samp, kstest  # type: ignore[import-untyped]
+from scipy.stats import betabinom, ks_2samp, kstest
 
 from benchmarks.anomaly_data import Split
 from benchmarks.anomaly_methods import Measured

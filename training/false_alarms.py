@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy.stats import beta, betabinom  # type: ignore[import-untyped]
+from scipy.stats import beta, betabinom
 
 from hourglass.contract.calibration import Calibration
 

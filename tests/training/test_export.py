@@ -17,13 +17,16 @@ import torch
 from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 import training.export
+import training.fit
 import training.graphs
 from hourglass.contract import layout
 from hourglass.contract.layout import Artefact
 from hourglass.contract.manifest import DECODER, ENCODER, GRAPHS, MODEL
 from training import checkpoint, data
+from training.autoencoder import Autoencoder
 from training.config import FitConfig
 from training.errors import ExportError
 from training.fit import build, export_run, fit
@@ -268,6 +271,38 @@ def test_a_graph_that_fixes_the_number_of_rows_is_refused(published: Path, monke
     monkeypatch.setattr(type(served.autoencoder), "encode", lambda self, rows: self.encoder(rows).reshape(2, 8))
     with pytest.raises(ExportError):
         training.graphs.graphs(served)
+
+
+def test_a_decoder_that_looks_at_the_rows_too_is_refused(published: Path, monkeypatch: pytest.MonkeyPatch):
+    served = served_of(run_of(published))
+    answer = type(served.autoencoder).forward
+
+    def peeking(self: Autoencoder, rows: Tensor) -> dict[str, Tensor]:
+        answers = answer(self, rows)
+        return {**answers, "reconstruction": (answers["reconstruction"] + rows) / 2}
+
+    monkeypatch.setattr(type(served.autoencoder), "forward", peeking)
+    with pytest.raises(ExportError, match=r"decoder\.onnx cannot be cut out of model\.onnx.*input"):
+        training.graphs.graphs(served)
+
+
+@pytest.mark.parametrize("variant", ["basic", "contractive", "vae"])
+def test_the_embedding_space_is_the_weights_alone_whatever_the_score(config: Config, variant: str):
+    rows = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+
+    def files(score: str | None) -> dict[str, bytes]:
+        settings = config(variant=variant, score=score)
+        torch.manual_seed(0)
+        model = build(settings, (6,))
+        served = Served(Scaling.of(rows), model, training.fit.score(settings, model)).eval()
+        training.fit.teach(served, rows, robust=False)
+        return training.graphs.graphs(served)
+
+    first, *others = [files(score) for score in (None, "mean_squared_error", "embedding_nearest+top_features")]
+    for other in others:
+        assert other[MODEL] != first[MODEL]
+        assert other[ENCODER] == first[ENCODER]
+        assert other[DECODER] == first[DECODER]
 
 
 def test_few_calibration_rows_promise_what_they_can(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

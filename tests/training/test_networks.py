@@ -134,8 +134,10 @@ def test_scaled_numbers_are_finite_and_bounded_whatever_the_column(values: list[
 @pytest.mark.parametrize(
     ("row_shape", "embedding_dim", "network", "widths"),
     [
-        ((21,), 5, "mlp", (16,)),
-        ((166,), 32, "mlp", (64,)),
+        ((6,), 3, "mlp", (32,)),
+        ((21,), 10, "mlp", (42,)),
+        ((400,), 32, "mlp", (512,)),
+        ((166,), 32, "mlp", (332,)),
         ((8, 8), 16, "mlp", (512, 256)),
         ((28, 28), 32, "conv", (32, 64)),
     ],
