@@ -233,6 +233,8 @@ def _list(_parsed: argparse.Namespace) -> None:
 
     from training.autoencoder import registered
     from training.reproduction import registered as reproductions
+    from training.scores import PARTS
+    from training.scoring import MeanSquaredError, NegativeElbo
 
     console = _console()
     for name, variant in registered().items():
@@ -244,6 +246,10 @@ def _list(_parsed: argparse.Namespace) -> None:
         console.print(options)
         console.print()
     console.print("Options are given as --option KEY=VALUE; the second column is the default.")
+    console.print()
+    console.print(Text("hourglass-train fit --score NAME, or several joined by +:", "bold"))
+    for score in (NegativeElbo.name, MeanSquaredError.name, *PARTS):
+        console.print(f"  {score}")
     console.print()
     console.print(Text("hourglass-train reproduce NAME:", "bold"))
     for name, reproduction in reproductions().items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
+from training.distances import EmbeddingNearest
 from training.detection import RECALL_AT, TITLES, lost
 from training.false_alarms import interval, percent
 from training.graphs import Served
@@ -21,6 +22,11 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     options = "".join(f"\n| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
     metrics = "".join(f"\n| {name} | {value:.6g} |" for name, value in provenance.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
+    kept = (
+        " The score keeps the embeddings and reconstructions of training rows in `model.onnx`."
+        if EmbeddingNearest.name in manifest.score.name
+        else ""
+    )
     rows_shown = "no row of the data is" if config.no_examples else "some rows of the data are"
     return f"""# {config.name}
 
@@ -51,7 +57,7 @@ Three disjoint random splits: {rows["train"]:,} rows trained the weights, {rows[
 {_detection(manifest)}
 ## Use
 {_use(config.name, config.exported.name, manifest)}
-`report.html` has the pictures: {rows_shown} shown in it.
+`report.html` has the pictures: {rows_shown} shown in it.{kept}
 
 Made {provenance.created:%Y-%m-%d} with {versions}.
 """
