@@ -103,23 +103,19 @@ def outputs(file: str, autoencoder: Autoencoder) -> tuple[str, ...]:
 
 
 def graphs(served: Served) -> dict[str, bytes]:
-    """The three files by name. Raises ExportError. Puts `served` into evaluation mode."""
-    served.eval()
-    architecture = served.autoencoder.architecture
+    """The three files by name. Raises ExportError. Puts `served` into evaluation mode.
+
+    encoder.onnx and decoder.onnx are cut out of model.onnx: the same weights and nodes, translated once.
+    """
+    whole = _to_onnx(served.eval(), outputs(MODEL, served.autoencoder))
+    names = {file: outputs(file, served.autoencoder) for file in GRAPHS}
+    models = {MODEL: whole, **{file: _cut(whole, file, names[file]) for file in (ENCODER, DECODER)}}
+    return {file: _checked(model, names[file]) for file, model in models.items()}
+
+
+def _to_onnx(served: Served, output_names: Sequence[str]) -> onnx_ir.Model:
     # Two rows: a batch of one would be taken for a constant.
-    rows, embedding = torch.zeros(2, *architecture.row_shape), torch.zeros(2, architecture.embedding_dim)
-    modules = {
-        MODEL: (served, rows),
-        ENCODER: (Encoder(served), rows),
-        DECODER: (Decoder(served), embedding),
-    }
-    return {
-        file: _to_onnx(module, example, GRAPHS[file][0], outputs(file, served.autoencoder))
-        for file, (module, example) in modules.items()
-    }
-
-
-def _to_onnx(module: nn.Module, example: Tensor, input_name: str, output_names: Sequence[str]) -> bytes:
+    rows = torch.zeros(2, *served.autoencoder.architecture.row_shape)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns of every absent package it could have translated
@@ -127,9 +123,9 @@ def _to_onnx(module: nn.Module, example: Tensor, input_name: str, output_names: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Answers(module, output_names).eval(),
-                (example,),
-                input_names=[input_name],
+                _Answers(served, output_names).eval(),
+                (rows,),
+                input_names=[GRAPHS[MODEL][0]],
                 output_names=list(output_names),
                 opset_version=OPSET,
                 dynamic_shapes=({0: _BATCH},),
@@ -143,7 +139,30 @@ def _to_onnx(module: nn.Module, example: Tensor, input_name: str, output_names: 
     finally:
         exporter_log.setLevel(level)
     assert program is not None
-    return _checked(_stripped(program.model), output_names)
+    return _stripped(program.model)
+
+
+def _cut(whole: onnx_ir.Model, file: str, output_names: Sequence[str]) -> onnx_ir.Model:
+    """What of `whole` leads from the file's input to its outputs.
+
+    Everything inside is named anew, in the order of use: the names in `whole` count what the score needs too, and
+    encoder.onnx's bytes say which embedding space it is, whatever the score.
+    """
+    try:
+        graph = onnx_ir.convenience.extract(whole.graph, [GRAPHS[file][0]], output_names)
+    except ValueError as error:
+        raise ExportError(f"{file} cannot be cut out of {MODEL}: {error}") from None
+    weights = dict.fromkeys(value for node in graph for value in node.inputs if value and value.is_initializer())
+    graph.initializers.clear()
+    for number, weight in enumerate(weights):
+        weight.name = f"weight_{number}"
+        graph.register_initializer(weight)
+    inside = (value for node in graph for value in node.outputs if not value.is_graph_output())
+    for number, value in enumerate(inside):
+        value.name = f"value_{number}"
+    for number, node in enumerate(graph):
+        node.name = f"node_{number}"
+    return onnx_ir.Model(graph, ir_version=whole.ir_version, producer_name=whole.producer_name)
 
 
 def _stripped(model: onnx_ir.Model) -> onnx_ir.Model:
