@@ -37,6 +37,9 @@ BARS: dict[tuple[str, str], tuple[float, float | None]] = {
 }
 _INSIDE, _ABOVE, _FIT_TIME = 0.90, 0.05, 1.0
 _TIMED = "PyOD AutoEncoder"
+# By the clock, of the processor.
+_TRAINED = ("train_seconds", "train_processor_seconds")
+_PUBLISHED = ("fit_seconds", "fit_processor_seconds")
 
 _HEAD = f"""# Anomaly scores beside PyOD's
 
@@ -251,14 +254,17 @@ def _times(records: Sequence[Record]) -> Table:
         if passes:
             sums = [
                 statistics.mean(sum(getattr(record, seconds) for record in every) for every in passes)
-                for seconds in ("fit_seconds", "fit_processor_seconds", "score_seconds")
+                for seconds in (*_TRAINED, *_PUBLISHED, "score_seconds")
             ]
             rows.append([method, protocol, str(len(passes)), *(f"{seconds:.1f}" for seconds in sums)])
     note = (
-        "Seconds for all sets once, mean over seeds, with other programs beside it. Ours includes reading the file, "
-        "exporting and checking the graphs, the report and publishing. The first fit of a process is not timed."
+        "Seconds for all sets once, by the clock and of the processor, mean over seeds, with other programs beside it. "
+        "trained: ours has read the file and trained, and its score has learned; PyOD's `fit` has returned. published: "
+        "the whole of `hourglass-train fit`, with three graphs proven against torch, the report and the published "
+        "version; PyOD publishes nothing. The first fit of a process is not timed."
     )
-    return Table("Time", note, ["method", "protocol", "seeds", "fit", "of the processor", "score"], rows)
+    columns = ["method", "protocol", "seeds", "trained", "processor", "published", "processor", "score"]
+    return Table("Time", note, columns, rows)
 
 
 def _fit_ratio(ours: Sequence[Record], records: Sequence[Record]) -> Table:
@@ -270,21 +276,25 @@ def _fit_ratio(ours: Sequence[Record], records: Sequence[Record]) -> Table:
         passes = _by_seed([one for one, _ in pairs if one.key in in_turns])
         if not passes:
             continue
-        by_clock, by_processor = (
-            [
-                sum(getattr(one, seconds) for one in every) / sum(getattr(in_turns[one.key], seconds) for one in every)
-                for every in passes
-            ]
-            for seconds in ("fit_seconds", "fit_processor_seconds")
-        )
-        verdict = _verdict(statistics.mean(by_clock) <= _FIT_TIME)
-        bar = [f"≤ {_FIT_TIME:g}", verdict] if protocol == "clean" else ["", ""]
-        rows.append([protocol, str(len(in_turns)), _range(by_clock), _range(by_processor), *bar])
+        for what, (clock, processor) in {"trained": _TRAINED, "published": _PUBLISHED}.items():
+            by_clock, by_processor = (
+                [
+                    sum(getattr(one, seconds) for one in every)
+                    / sum(getattr(in_turns[one.key], seconds) for one in every)
+                    for every in passes
+                ]
+                for seconds in (clock, processor)
+            )
+            judged = protocol == "clean" and what == "trained"
+            bar = [f"≤ {_FIT_TIME:g}", _verdict(statistics.mean(by_clock) <= _FIT_TIME)] if judged else ["", ""]
+            rows.append([protocol, what, str(len(in_turns)), _range(by_clock), _range(by_processor), *bar])
     note = (
-        f"Seconds to fit `{DEFAULT}` over those of {_TIMED}, summed over sets: of sets and seeds that both fitted "
-        "in turns, in one run. Mean over seeds, and range. The bar is for the default, which is for clean data."
+        f"Seconds of `{DEFAULT}` over those of {_TIMED}'s `fit`, summed over sets: of sets and seeds that both fitted "
+        "in turns, in one run. Mean over seeds, and range. The bar is for what both do, to train and let the score "
+        "learn, with the default, which is for clean data; what publishing adds is shown beside it."
     )
-    return Table(f"Time to fit, over {_TIMED}'s", note, ["protocol", "fits", "clock", "processor", "bar", ""], rows)
+    columns = ["protocol", "ours", "fits", "clock", "processor", "bar", ""]
+    return Table(f"Time to fit, over {_TIMED}'s", note, columns, rows)
 
 
 def _by_seed(records: Iterable[Record]) -> list[list[Record]]:

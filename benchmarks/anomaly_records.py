@@ -51,7 +51,10 @@ class Promises(_Strict):
 
 
 class Record(_Strict):
-    """Seconds are by the clock, or of the processor, all cores; run: when it was started."""
+    """Seconds are by the clock, or of the processor, all cores; run: when it was started.
+
+    publish_seconds: of fit_seconds, those after the model is trained and its score has learned.
+    """
 
     protocol: Protocol
     set: str
@@ -66,6 +69,8 @@ class Record(_Strict):
     columns: int
     fit_seconds: FiniteFloat
     fit_processor_seconds: FiniteFloat
+    publish_seconds: FiniteFloat = 0.0
+    publish_processor_seconds: FiniteFloat = 0.0
     score_seconds: FiniteFloat
     promises: Promises | None = None
     threads: int
@@ -77,6 +82,14 @@ class Record(_Strict):
     @property
     def key(self) -> tuple[str, str, int]:
         return self.protocol, self.set, self.seed
+
+    @property
+    def train_seconds(self) -> float:
+        return self.fit_seconds - self.publish_seconds
+
+    @property
+    def train_processor_seconds(self) -> float:
+        return self.fit_processor_seconds - self.publish_processor_seconds
 
     @property
     def fingerprint(self) -> str:

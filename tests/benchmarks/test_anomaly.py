@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import product
 
@@ -10,8 +11,8 @@ import pytest
 
 from benchmarks import anomaly_data, anomaly_page, anomaly_records
 from benchmarks.anomaly import SEEDS
-from benchmarks.anomaly_data import PROTOCOLS, Source
-from benchmarks.anomaly_methods import Cost, Fitted, Measured
+from benchmarks.anomaly_data import PROTOCOLS, Source, Split
+from benchmarks.anomaly_methods import Cost, Fitted, Measured, methods
 from benchmarks.anomaly_promises import interval, promises
 from benchmarks.anomaly_records import Record
 from hourglass.contract.calibration import Calibration
@@ -139,10 +140,31 @@ def test_differences_are_paired_and_held_against_the_bar():
 def test_the_fit_times_are_of_those_who_took_turns():
     ours, theirs = record("hourglass", 0, 0.9), record("PyOD AutoEncoder", 0, 0.9)
     table = anomaly_page._fit_ratio([ours], [ours, theirs])
-    assert table.rows[0][:3] == ["clean", "1", "2.00 (2.00 – 2.00)"]
+    assert table.rows[0][:4] == ["clean", "trained", "1", "2.00 (2.00 – 2.00)"]
     assert table.missed
     another_run = theirs.model_copy(update={"run": datetime(2026, 1, 2, tzinfo=UTC)})
     assert not anomaly_page._fit_ratio([ours], [ours, another_run]).rows
+
+
+def test_the_bar_is_for_training_and_publishing_is_shown_beside_it():
+    ours = record("hourglass", 0, 0.9, publish_seconds=1.25, publish_processor_seconds=0.5)
+    theirs = record("PyOD AutoEncoder", 0, 0.9)
+    trained, published = anomaly_page._fit_ratio([ours], [ours, theirs]).rows
+    assert trained[3:] == ["0.75 (0.75 – 0.75)", "0.50 (0.50 – 0.50)", "≤ 1", "reached"]
+    assert published[1:] == ["published", "1", "2.00 (2.00 – 2.00)", "1.00 (1.00 – 1.00)", "", ""]
+    times = {row[0]: row[3:] for row in anomaly_page._times([ours, theirs]).rows}
+    assert times == {
+        "hourglass": ["0.8", "0.5", "2.0", "1.0", "1.0"],
+        "PyOD AutoEncoder": ["1.0", "1.0", "1.0", "1.0", "1.0"],
+    }
+
+
+def test_publishing_is_a_part_of_the_time_to_fit():
+    train = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
+    ours = methods(ExitStack())["hourglass"]
+    cost = ours.measure(Split(train, train[:5], np.zeros(5, bool)), "clean", 0).cost
+    assert 0.1 < cost.publish_seconds < cost.fit_seconds
+    assert 0.1 < cost.publish_processor_seconds < cost.fit_processor_seconds
 
 
 def test_a_record_takes_the_place_of_the_one_before_it(tmp_path, monkeypatch):
