@@ -5,8 +5,8 @@ from __future__ import annotations
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
-from training.distances import EmbeddingNearest
 from training.detection import RECALL_AT, TITLES, lost
+from training.distances import EmbeddingNearest
 from training.false_alarms import interval, percent
 from training.graphs import Served
 
