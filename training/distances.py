@@ -24,7 +24,7 @@ _TOP_SHARE = 0.25
 _CORESET_ROWS = 1_024
 _NEIGHBOURS = 3
 _NEAR = 0.1  # of the embeddings' spread
-_CLEAR = 1e-4
+_CLEAR, _ROUNDING, _NEGLIGIBLE = 1e-4, 1e-6, 1e-3
 _TINY = 1e-12
 
 
@@ -124,8 +124,8 @@ class _EmbeddingDistance(Score):
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         score, origin = self.distance(answers[EMBEDDING])
         moved = (answers[RECONSTRUCTION].flatten(1) - origin).square()
-        # A millionth of a spread moved by every feature: where nothing moved, all share alike.
-        moved = moved + _TINY
+        # Where all moved less than a tenth of a spread, rounding shall not decide who moved most.
+        moved = moved + _NEAR**2
         share = moved / moved.sum(dim=1, keepdim=True)
         # So that its mean over features is the score.
         return score, (share * score[:, None] * moved.shape[1]).reshape(rows.shape)
@@ -213,12 +213,16 @@ class EmbeddingNearest(_EmbeddingDistance):
         return 2 * embedding @ self.coreset.T - self.coreset.square().sum(dim=1)
 
     def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
-        """Where the last neighbour is clearly nearer than the next."""
+        """Where the last neighbour is clearly nearer than the next, or all are so near that it makes no difference."""
         if len(self.coreset) <= _NEIGHBOURS:
             return super().decided(rows, answers)
-        distances = torch.cdist((answers[EMBEDDING] - self.centre).double(), self.coreset.double())
-        last = distances.topk(_NEIGHBOURS + 1, dim=1, largest=False).values[:, -2:]
-        return last[:, 1] - last[:, 0] > _CLEAR * last[:, 1]
+        embedding, coreset = (answers[EMBEDDING] - self.centre).double(), self.coreset.double()
+        squared = torch.cdist(embedding, coreset).square()
+        last, following = squared.topk(_NEIGHBOURS + 1, dim=1, largest=False).values[:, -2:].T
+        # Of the products that neighbours are found by.
+        rounding = embedding.square().sum(dim=1) + coreset.square().sum(dim=1).max()
+        clear = following - last > torch.maximum(_CLEAR * following, _ROUNDING * rounding)
+        return clear | (following < _NEGLIGIBLE * self.usual)
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return _units(1 / self.usual.sqrt())
