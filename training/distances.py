@@ -222,7 +222,8 @@ class EmbeddingNearest(_EmbeddingDistance):
         # Of the products that neighbours are found by.
         rounding = embedding.square().sum(dim=1) + coreset.square().sum(dim=1).max()
         clear = following - last > torch.maximum(_CLEAR * following, _ROUNDING * rounding)
-        return clear | (following < _NEGLIGIBLE * self.usual)
+        decided: Tensor = clear | (following < _NEGLIGIBLE * self.usual)
+        return decided
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return _units(1 / self.usual.sqrt())
