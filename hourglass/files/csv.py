@@ -56,8 +56,10 @@ class CsvFile(RowFile):
         assert self.columns is not None
         yield from pyarrow.csv.open_csv(
             stream,
+            # No threads: what they read ahead may still be running when the process ends, which aborts it
+            # (apache/arrow issues 34314 and 43604).
             read_options=pyarrow.csv.ReadOptions(
-                column_names=list(self.columns), skip_rows=self.header_lines, block_size=_BLOCK
+                column_names=list(self.columns), skip_rows=self.header_lines, block_size=_BLOCK, use_threads=False
             ),
             parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
             # Text as it is written: ids keep their zeros, and what is not a number gets our message.
