@@ -5,7 +5,7 @@ from __future__ import annotations
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
-from training.detection import RECALL_AT, TITLES, lost
+from training.detection import RECALL_AT, TITLES, calibrated_mixed, lost, rounded
 from training.distances import EmbeddingNearest
 from training.false_alarms import interval, percent
 from training.graphs import Served
@@ -63,7 +63,7 @@ Made {provenance.created:%Y-%m-%d} with {versions}.
 """
 
 
-def recalibrated(name: str, exported: str, manifest: Manifest, before: Calibration) -> str:
+def recalibrated(name: str, version: int, exported: str, manifest: Manifest, before: Calibration) -> str:
     """The card of a version whose graphs are an earlier one's. before: that one's calibration."""
     provenance = manifest.provenance
     source = provenance.recalibrated
@@ -71,8 +71,8 @@ def recalibrated(name: str, exported: str, manifest: Manifest, before: Calibrati
     threshold, earlier = before.threshold(before.false_alarm_rate), source.from_version
     return f"""# {name}
 
-Version {earlier}, **recalibrated on {source.rows:,} rows of {source.data}**: its files, byte for byte, with another
-calibration. What it is, what it learned from and its pictures: version {earlier}'s card and report.
+Version {version}, **recalibrated from version {earlier} on {source.rows:,} rows of {source.data}**: the files of that
+one, byte for byte, with another calibration. What it is, what it learned from and its pictures: its card and report.
 
 | | |
 | --- | --- |
@@ -93,15 +93,23 @@ Before, the threshold was {threshold:.6g}, at {percent(before.false_alarm_rate)}
 
 
 def _calibration(manifest: Manifest) -> str:
-    calibration = manifest.calibration
+    calibration, mixed = manifest.calibration, calibrated_mixed(manifest.provenance)
     rate, n = calibration.false_alarm_rate, calibration.rows
     threshold, smallest = calibration.threshold(rate), calibration.smallest_false_alarm_rate
     low, high = map(percent, interval(calibration, rate))
-    return f"""A row is called an anomaly when its score is above {threshold:.6g}. Among fresh rows like the calibration
-rows that happens with probability at most {rate:.3g}: of fresh normal rows {percent(rate)}, 95 % interval {low} –
-{high}, for chance chose the calibration rows. The smallest rate these {n:,} rows can promise is {smallest:.3g}.
+    text = f"""A row is called an anomaly when its score is above {threshold:.6g}. That happens to a fresh row like the
+calibration rows{", anomalies included," * mixed} with probability at most {rate:.3g}; the smallest that {n:,} rows can
+promise is {smallest:.3g}. They were drawn by chance: of many fresh rows this model calls {percent(rate)} anomalies,
+95 % interval {low} – {high}.
 The promise holds for rows drawn as the calibration rows were, not after the data have changed: `hourglass-train
 calibrate` renews it on new rows, without training."""
+    return f"{text}\n{_MIXED}" if mixed else text
+
+
+_MIXED = """
+**The calibration rows hold the same anomalies as the training rows**, so the rate counts anomalies, too. Where 3 %
+of the rows are anomalies and 1 % is asked for, about two thirds of them pass at best. Ask for a rate of at least their
+share, or recalibrate on clean rows: `hourglass-train calibrate`."""
 
 
 def _detection(manifest: Manifest) -> str:
@@ -111,7 +119,7 @@ def _detection(manifest: Manifest) -> str:
         return ""
     measures = ("auroc", "auprc", *RECALL_AT)
     rows = "".join(
-        f"\n| {TITLES[name]} | " + " | ".join(f"{values[m]:.3f}" if m in values else "–" for m in measures) + " |"
+        f"\n| {TITLES[name]} | " + " | ".join(rounded(values.get(m)) for m in measures) + " |"
         for name, values in found.methods.items()
     )
     loses = lost({name: values["auroc"] for name, values in found.methods.items()})

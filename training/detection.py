@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hourglass.contract.manifest import Detection
+from hourglass.contract.manifest import Detection, Provenance
 from training.baselines import BASELINES, SEED
 
 MODEL = "model"
@@ -23,6 +23,11 @@ RECALL_AT = {"recall_at_1_percent": 0.01, "recall_at_0.1_percent": 0.001}
 MOST_ROWS = 10_000  # to learn from: kNN looks at each of them for each row
 _FEWEST = 1_000
 _MOST_NUMBERS = 2**24
+
+
+def calibrated_mixed(provenance: Provenance) -> bool:
+    """Whether the calibration rows hold anomalies as the training rows do: of mixed data, until it is recalibrated."""
+    return provenance.config.get("training_data") == "mixed" and provenance.recalibrated is None
 
 
 def most_rows(features: int) -> int:
@@ -84,10 +89,18 @@ def figures(scores: np.ndarray, anomalous: np.ndarray, weights: np.ndarray) -> d
     return found
 
 
+def rounded(value: float | None) -> str:
+    """A figure of `figures`, to three decimals; only what is 1 is written as 1."""
+    if value is None:
+        return "–"
+    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
+
+
 def lost(auroc: Mapping[str, float | None]) -> str | None:
     """A plain sentence when a baseline ranks better, None when none does. auroc: of each method."""
-    shown = {name: f"{value:.3f}" for name, value in auroc.items()}
-    better = [name for name in _SHORT if shown[name] > shown[MODEL]]
+    shown = {name: rounded(value) for name, value in auroc.items()}
+    values = {name: value or 0.0 for name, value in auroc.items()}
+    better = [name for name in _SHORT if values[name] > values[MODEL] and shown[name] != shown[MODEL]]
     if not better:
         return None
     by = ", ".join(f"{_SHORT[name]} ({shown[name]})" for name in better)
@@ -97,6 +110,6 @@ def lost(auroc: Mapping[str, float | None]) -> str | None:
 
 def in_one_line(found: Detection) -> str:
     """The AUROC of every method."""
-    shown = {name: f"{values['auroc']:.3f}" for name, values in found.methods.items()}
+    shown = {name: rounded(values["auroc"]) for name, values in found.methods.items()}
     others = ", ".join(f"{_SHORT[name]} {shown[name]}" for name in _SHORT)
     return f"{found.anomalous_rows:,} excluded rows taken as anomalies: AUROC {shown[MODEL]} ({others})"

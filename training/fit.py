@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from training.scoring import Score
 from training.trainer import EpochRecord, Training
 
 CHECKPOINT_SECONDS = 5.0
+_WIDTH = 100  # of a line that people read
 _REFERENCE_ROWS, _PASS_ROWS = 20_000, 1_024
 # Of those that nobody chose.
 _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
@@ -54,9 +56,9 @@ def _check_writable(exported: Path) -> None:
 def _describe(dataset: Dataset, config: FitConfig, progress: Progress) -> None:
     sizes = data.split(dataset, config.seed).sizes()
     shape = " × ".join(map(str, dataset.row_shape))
-    names = dataset.columns or ()
-    shown = f" columns: {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else " numbers"
-    progress.say(f"{len(dataset.rows):,} rows of {shape}{shown}")
+    shown = f"columns: {', '.join(dataset.columns)}" if dataset.columns else "numbers"
+    rows = f"{len(dataset.rows):,} rows of {shape} {shown}"
+    progress.say(textwrap.shorten(rows, _WIDTH, placeholder=" …"))
     progress.say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sizes.items()))
     if counting := data.counting_column(dataset):
         progress.warn(f"column {counting!r} only counts the rows: --ignore {counting} leaves it out")
@@ -152,6 +154,11 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
     if (rate := false_alarm_rate(config.false_alarm_rate, rows)) > config.false_alarm_rate:
         asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
         progress.warn(f"{rows} calibration rows cannot promise {asked}: using the smallest they can, {rate:.3g}")
+    if config.training_data == "mixed":
+        progress.warn(
+            "the calibration rows hold the same anomalies as the training rows: ask for a false-alarm rate of at least "
+            "their share, or recalibrate on clean rows with hourglass-train calibrate"
+        )
     with progress.step("exporting"):
         folder = export(trained, exported)
     if found := layout.read(exported, config.name, int(folder.name)).manifest.provenance.detection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,8 @@ from training.report import recalibration
 def recalibrate(
     folder: Path, *, source: str, label: str | None, exclude: Sequence[str], rate: float | None, progress: Progress
 ) -> Path:
-    """Publish exported/NAME[/VERSION] with the calibration of `source` as a new version, the returned folder.
+    """Publish exported/NAME[/VERSION] with the calibration of `source` as a new version, the returned folder: relative
+    where `folder` is.
 
     source: as --data of a fit; rows that trained the model are left out. label, exclude: rows whose `label` is one of
     `exclude` are left out too. rate: None for the model's own. Raises TrainingError.
@@ -42,19 +44,22 @@ def recalibrate(
         scores = _scores(model, data)
     calibration = Calibration.from_scores(scores, rate)
     manifest = _manifest(model, data, calibration)
-    files = layout.read(model.folder.parent.parent, model.name, model.version, tuple(model.manifest.files)).files
+    root = model.folder.parent.parent
+    files = layout.read(root, model.name, model.version, tuple(model.manifest.files)).files
+    version = layout.versions(root, model.name)[0] + 1
 
     def write(draft: Path) -> None:
         for file, content in files.items():
             (draft / file).write_bytes(content)
-        exported = model.folder.parent.parent.name
-        (draft / README).write_text(card.recalibrated(model.name, exported, manifest, before), encoding="utf-8")
-        (draft / REPORT).write_text(recalibration.render(model.name, manifest, before, scores), encoding="utf-8")
+        text = card.recalibrated(model.name, version, root.name, manifest, before)
+        (draft / README).write_text(text, encoding="utf-8")
+        page = recalibration.render(model.name, version, manifest, before, scores)
+        (draft / REPORT).write_text(page, encoding="utf-8")
         (draft / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
-    published = layout.publish(model.folder.parent.parent, model.name, write)
+    published = layout.publish(root, model.name, write)
     _tell(before, calibration, scores, progress)
-    return published
+    return published if folder.is_absolute() else Path(os.path.relpath(published))
 
 
 def _normal(data: Data, exclude: Sequence[str], progress: Progress) -> Data:
@@ -108,8 +113,9 @@ def _manifest(model: Published, data: Data, calibration: Calibration) -> Manifes
 
 def _tell(before: Calibration, now: Calibration, scores: np.ndarray, progress: Progress) -> None:
     old, new = (calibration.threshold(calibration.false_alarm_rate) for calibration in (before, now))
-    progress.say(f"threshold {old:.6g} before, {new:.6g} now, at {percent(now.false_alarm_rate)} false alarms")
+    asked_before, asked = percent(before.false_alarm_rate), percent(now.false_alarm_rate)
+    progress.say(f"threshold {new:.6g}, at {asked} false alarms; before {old:.6g}, at {asked_before}")
     progress.say(
         f"the one before would have called {percent(float((scores > old).mean()))} of these rows anomalies, "
-        f"at {percent(before.false_alarm_rate)} asked"
+        f"at {asked_before} asked"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 from hourglass.contract import layout
@@ -19,7 +21,7 @@ from tests import artefacts
 from training import baselines
 from training.__main__ import main
 from training.config import FitConfig
-from training.detection import MODEL, Compared, figures, lost
+from training.detection import MODEL, Compared, figures, lost, rounded
 from training.false_alarms import expected
 from training.fit import fit
 from training.progress import Progress
@@ -97,6 +99,8 @@ def test_a_model_that_loses_is_told_so():
     said = lost(better | {"pca": 0.95})
     assert said is not None
     assert said.startswith("The model (AUROC 0.900) loses to PCA (0.950). For these anomalies, take PCA")
+    assert lost({**better, MODEL: 0.998, "pca": 0.9996}) == said.replace("0.900", "0.998").replace("0.950", "> 0.999")
+    assert lost({**better, MODEL: 0.9996, "pca": 0.9999}) is None
     assert lost(better | {"knn": 0.91}) == "The model (AUROC 0.900) loses to kNN (0.910)."
 
 
@@ -288,6 +292,42 @@ def test_a_fit_says_how_its_anomalies_are_told(config: Config, tmp_path: Path, c
     assert match
     model, *others = map(float, match.groups())
     assert ("warning: The model" in said) == any(other > model for other in others)
+
+
+def test_only_what_is_one_is_written_as_one():
+    assert [rounded(value) for value in (1.0, 0.9996, 0.99949, 0.5, None)] == [
+        "1.000",
+        "> 0.999",
+        "0.999",
+        "0.500",
+        "–",
+    ]
+
+
+def test_a_model_of_mixed_data_says_that_its_calibration_rows_hold_anomalies(
+    config: Config, tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+):
+    """In the fit, the card, the report and an evaluation, until clean rows recalibrate it."""
+    file, *_ = write(tmp_path / "t.csv")
+    said = "rows hold the same anomalies as the training rows"
+    settings = {"data": str(file), "label": "y", "batch_size": 64, "epochs": 1}
+    for training_data in ("clean", "mixed"):
+        stream = io.StringIO()
+        made = config(**settings, name=training_data, training_data=training_data)
+        fit(made, Progress(Console(file=stream, width=100)))
+        folder = tmp_path / "exported" / training_data
+        card, page = ((folder / "1" / name).read_text() for name in ("README.md", "report.html"))
+        mixed = training_data == "mixed"
+        assert stream.getvalue().count(f"warning: the calibration {said}") == mixed
+        assert (said in card) == (said in page) == mixed
+        assert ("anomalies included" in card) == ("anomalies included" in page) == mixed
+        assert not re.search("normal|ordinary", page.partition("<body>")[2])
+        assert "normal" not in card
+        other, *_ = write(tmp_path / "u.csv", scale=1.1)
+        assert (said in evaluate(folder, "--data", other, "--label", "y")["printed"]) == mixed
+    assert main(["calibrate", str(folder), "--data", str(other), "--label=y", "--exclude-label=1"]) == 0
+    assert said not in (folder / "2/README.md").read_text()
+    assert said not in evaluate(folder, "--data", other, "--label", "y")["printed"]
 
 
 def test_weights_are_of_whole_kinds_and_share_is_theirs():

@@ -65,6 +65,20 @@ def test_list_shows_the_variants_and_their_options(capsys: pytest.CaptureFixture
     assert max(len(line) for line in shown.splitlines()) <= 100
 
 
+@pytest.mark.parametrize(("width", "shown"), [(3, "aaa, bbb, ccc"), (40, "aaa, bbb, …")])
+def test_the_first_line_of_a_fit_names_the_columns_that_fit_in(
+    width: int, shown: str, tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+):
+    names = [3 * chr(ord("a") + i) if i < 3 else f"a_column_with_a_long_name_{i}" for i in range(width)]
+    names[2] = names[2] if width == 3 else 80 * "c"
+    rows = np.random.default_rng(0).normal(size=(40, width))
+    (tmp_path / "t.csv").write_text("\n".join(",".join(map(str, row)) for row in [names, *rows.tolist()]) + "\n")
+    assert main(["fit", "--data", str(tmp_path / "t.csv"), "--name=t", *QUICK, *folders]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"40 rows of {width} columns: {shown}"
+    assert len(first) <= 100
+
+
 def test_help_has_every_setting_and_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as exit_code:

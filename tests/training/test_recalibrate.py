@@ -85,15 +85,36 @@ def test_people_are_told(exported: Path, tmp_path: Path, capsys: pytest.CaptureF
     called = (artefacts.Linear.random().answers(x)["score"] > old.threshold(0.05)).mean()
     assert f"would have called {100 * called:.1f} % of these rows anomalies, at 5.0 % asked" in said
     card = (exported / "m/2/README.md").read_text()
-    assert "Version 1, **recalibrated on 400 rows of new.csv**" in card
+    assert "Version 2, **recalibrated from version 1 on 400 rows of new.csv**" in card
     new = layout.read(exported, "m", 2).manifest.calibration
     assert f"above {new.threshold(0.05):.6g}" in card
-    assert re.search(r"of fresh normal rows 5\.0 %, 95 % interval\s+3\.\d % –\s+7\.\d %", card)
+    assert re.search(
+        r"of many fresh rows this model calls 5\.0 % anomalies,\s+95 % interval\s+3\.\d % –\s+7\.\d %", card
+    )
     page = (exported / "m/2/report.html").read_text()
     assert "report.html of version 1" in page
+    assert "<h1>m, version 2</h1>" in page
+    assert "Recalibrated from version 1 on 400 rows of new.csv." in page
     assert f"{100 * called:.1f} % of these rows would have been called anomalies" in page
     assert "before (199)" in page
     assert "now (400)" in page
+
+
+def test_each_threshold_is_told_with_its_own_rate_and_the_path_as_it_was_given(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    file = write(tmp_path / "new.csv", rows(400))
+    monkeypatch.chdir(tmp_path)
+    assert calibrate("exported/m", "--data", file, "--false-alarm-rate=0.01") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "exported/m/2\n"
+    before, now = (layout.read(exported, "m", version).manifest.calibration for version in (1, 2))
+    old, new = f"{before.threshold(0.05):.6g}", f"{now.threshold(0.01):.6g}"
+    assert f"threshold {new}, at 1.0 % false alarms; before {old}, at 5.0 %\n" in captured.err
+    page = (exported / "m/2/report.html").read_text()
+    assert re.search(r"before, at 5\.0 %: [\d.]+<.*now, at 1\.0 %: [\d.]+<", page, re.DOTALL)
+    assert calibrate("exported/m/1", "--data", file) == 0
+    assert capsys.readouterr().out == "exported/m/3\n"
 
 
 def test_its_page_has_nothing_to_complain_about(exported: Path, tmp_path: Path):

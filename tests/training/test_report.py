@@ -276,9 +276,9 @@ def test_anomalies_at_hand_are_told_beside_the_baselines(reports: dict[str, Repo
 def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Reported]):
     reported = reports["odd"]
     calibration, answers = reported.trained.splits.calibration.numpy(), reported.answers
-    tables = re.findall(r"<h3>([^<]+)</h3>\s*<table>(.*?)</table>", reported.page, re.DOTALL)
+    tables = re.findall(r"<h3>([^<]+)</h3>\s*<div class=\"table\"><table>(.*?)</table>", reported.page, re.DOTALL)
     explained = {title: re.findall(r"<td>(.*?)</td>", body) for title, body in tables}
-    cells = explained["Ordinary rows that score highest"]
+    cells = explained["Calibration rows that score highest"]
     assert len(cells) == 6 * 5
     worst = int(np.argmax(answers["score"]))
     share = answers["feature_error"][worst] / answers["feature_error"][worst].sum()
@@ -288,12 +288,26 @@ def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Re
     assert cells[:3] == [
         charts.number(answers["score"][worst]),
         f"{2 / (n + 1):.2g}",
-        f"c{j} ({share[j]:.0%}): {seen}, expected {expected}",
+        f'<span class="name">c{j}</span> ({share[j]:.0%}): {seen}, expected {expected}',
     ]
     at_hand = reported.at_hand
     assert at_hand
+    threshold = reported.manifest.calibration.threshold(reported.manifest.calibration.false_alarm_rate)
+    firsts: dict[tuple[str, int], float] = {}
+    for label, share, score in zip(
+        at_hand.excluded.labels, at_hand.answers["feature_error"], at_hand.answers["score"], strict=True
+    ):
+        kind = (label, int(share.argmax()))
+        if score > threshold:
+            firsts[kind] = max(score, firsts.get(kind, 0))
     scores = np.sort(at_hand.answers["score"])
-    assert explained["Anomalies that stand out"][::5] == [charts.number(score) for score in scores[::-1][:6]]
+    best = sorted(firsts.values(), reverse=True)[:6]
+    others = [score for score in scores[::-1] if score not in best][: 6 - len(best)]
+    assert len(best) > 1
+    assert {label for label, _ in firsts} == {"leak", "<worn>"}
+    shown = sorted([*best, *others], reverse=True)
+    assert shown != scores[::-1][:6].tolist()
+    assert explained["Anomalies that stand out"][::5] == [charts.number(score) for score in shown]
     assert explained["Anomalies that pass"][::5] == [charts.number(score) for score in scores[:6]]
     private = reported.without_examples()
     assert "Single rows explained" not in private
@@ -512,6 +526,16 @@ def test_histograms_of_two_kinds_show_the_share_of_each():
     assert max(heights) / min(heights) == pytest.approx(3, rel=0.01)
 
 
+def test_no_label_of_a_threshold_lies_on_the_line_of_another():
+    sample = Sample("many", "s0", np.linspace(0, 10, 50))
+    drawn = charts.histograms([sample], "x", "alt", [(5.0, "before"), (5.1, "now"), (2.0, "also")])
+    tops = [float(top) for top in re.findall(r'class="rule" d="M[\d.]+ [\d.]+V([\d.]+)"', drawn)]
+    labels = [float(y) for y in re.findall(r'y="([\d.]+)" class="label"', drawn)]
+    assert len(tops) == len(labels) == len(set(labels)) == 3
+    assert max(labels) < min(tops)
+    assert np.diff(sorted(labels)).min() >= 11  # the height of a letter
+
+
 def test_a_heat_map_is_warm_above_and_cool_below():
     block = Block("one", ["a", "b"], np.array([[1.0, 0.0, -2.0], [0.01, -0.5, 0.5]]), np.eye(2, 3, dtype=bool))
     root = assert_draws(charts.heat([block], ["x", "<y>", "z" * 60], "alt"))
@@ -592,6 +616,28 @@ def test_a_browser_shows_every_picture_without_complaint(
 def test_a_page_fits_its_window(name: str, width: int, reports: dict[str, Reported], browser: Browser):
     browser.open((reports[name].folder / "report.html").as_uri(), width=width)
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1100, 500, 360])
+def test_no_number_of_a_table_is_broken(width: int, reports: dict[str, Reported], browser: Browser):
+    browser.open((reports["odd"].folder / "report.html").as_uri(), width=width)
+    broken = """
+    [...document.querySelectorAll('td')].flatMap(cell => {
+      const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+      while (walker.nextNode()) {
+        if (walker.currentNode.parentElement.matches('.name')) continue;
+        for (const word of walker.currentNode.data.matchAll(/\\S+/g)) {
+          const range = document.createRange();
+          range.setStart(walker.currentNode, word.index);
+          range.setEnd(walker.currentNode, word.index + word[0].length);
+          if (range.getClientRects().length > 1) found.push(word[0]);
+        }
+      }
+      return found;
+    })
+    """
+    assert browser.evaluate("document.querySelectorAll('td').length") > 60
+    assert browser.evaluate(broken) == []
 
 
 LUMINANCE = """

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hourglass.contract.manifest import Manifest
 from training.data import MIN_ROWS, Dataset, canonical
-from training.detection import MODEL, TITLES, Compared, drawn, lost, most_rows
+from training.detection import MODEL, TITLES, Compared, calibrated_mixed, drawn, lost, most_rows, rounded
 from training.errors import ConfigError, DataError
 from training.evaluation.rows import Data
 from training.evaluation.section import Numbers, Section, table
@@ -96,7 +96,7 @@ def measure(subject: Subject) -> Section:
     methods = compared.figures()
     ranking = table("telling anomalies", "AUROC", "AUPRC", "recall at 1 %", "at 0.1 %")
     for name, found in methods.items():
-        ranking.add_row(TITLES[name], *("–" if value is None else f"{value:.3f}" for value in found.values()))
+        ranking.add_row(TITLES[name], *map(rounded, found.values()))
     which = "rows that the model learned from" if data.left_out is not None else f"other normal rows of {data.source}"
     sentences = [
         f"Anomalies: {anomalies.named}: {anomalies.rows.sum():,} rows, and {anomalies.normal.sum():,} normal ones. "
@@ -155,6 +155,12 @@ def _false_alarms(scores: np.ndarray, anomalies: Anomalies, subject: Subject) ->
         if realised is not None and realised > high:
             too_many.append(percent(rate))
     sentences = [_WHY_NOT_FRESH[_normal_rows(subject, anomalies)]] if not fresh else []
+    if calibrated_mixed(subject.model.manifest.provenance):
+        sentences.append(
+            "The calibration rows hold the same anomalies as the training rows: the rates asked count anomalies, too, "
+            "and fewer normal rows are called. Ask for at least the share of anomalies, or recalibrate on clean rows "
+            "with hourglass-train calibrate."
+        )
     if refused:
         sentences.append(
             f"{calibration.rows:,} calibration rows cannot promise {' or '.join(map(percent, refused))} false alarms."
@@ -168,8 +174,8 @@ def _false_alarms(scores: np.ndarray, anomalies: Anomalies, subject: Subject) ->
 
 
 _WHY_NOT_FRESH = {
-    "calibrated": "These normal rows calibrated the model: their false alarms are what is asked, by construction, and "
-    "are not shown. --data with other rows shows what is realised.",
+    "calibrated": "These normal rows calibrated the model: the thresholds were set by them, so what they realise says "
+    "nothing and is not shown. --data with other rows shows what is realised.",
     "trained": "Normal rows that trained the model are among these: their false alarms say nothing.",
 }
 

@@ -1,16 +1,17 @@
-"""How well scores tell anomalies that are at hand, how often ordinary rows pass for one, and why the worst rows do."""
+"""How well scores tell anomalies that are at hand, how often other rows pass for one, and why the worst rows do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import numpy as np
+from markupsafe import Markup
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import FEATURE_ERROR, RECONSTRUCTION, SCORE
 from training.at_hand import AtHand
-from training.detection import MODEL, TITLES, lost
+from training.detection import MODEL, TITLES, lost, rounded
 from training.false_alarms import expected, percent
 from training.report import charts, pictures
 from training.report.charts import Sample, Series
@@ -32,23 +33,20 @@ def at_hand(material: Material) -> Section | None:
         return None
     methods = found.compared.figures()
     headers = ("", "AUROC", "AUPRC", "recall at 1 %", "at 0.1 %")
-    rows = [
-        (TITLES[name], *("–" if value is None else f"{value:.3f}" for value in values.values()))
-        for name, values in methods.items()
-    ]
+    rows = [(TITLES[name], *map(rounded, values.values())) for name, values in methods.items()]
     loses = lost({name: values["auroc"] for name, values in methods.items()})
     figures = Figure(
         "Beside simple detectors",
         table(headers, rows),
         f"{loses or 'No simple detector ranks these rows better.'} All learned from the same rows. "
-        "AUROC: how likely an anomaly scores above an ordinary row. AUPRC: mean precision of the alarms while more and "
-        f"more are raised, as if {percent(found.compared.share)} of all rows were anomalies. Recall: share of the "
-        "anomalies found when that share of the ordinary rows is called one, too.",
+        "AUROC: how likely an anomaly scores above a calibration row. AUPRC: mean precision of the alarms while more "
+        f"and more are raised, as if {percent(found.compared.share)} of all rows were anomalies. Recall: share of the "
+        "anomalies found when that share of the calibration rows is called one, too.",
     )
     return Section(
         "Anomalies at hand",
-        f"{found.excluded.total:,} rows were left out of the fit by their {material.trained.config.label}: taken as "
-        "anomalies, they show what the score is worth. The other rows are those that calibrated it.",
+        f"{found.excluded.total:,} rows were left out of the fit, for their label ({material.trained.config.label}): "
+        "taken as anomalies, they show what the score is worth beside the calibration rows.",
         [_by_label(material, found), _roc(found), _precision(found), figures],
     )
 
@@ -75,7 +73,7 @@ def _by_label(material: Material, found: AtHand) -> Figure:
             [(material.threshold, f"threshold {threshold}")],
         ),
         f"Beyond the line lie {percent(float((scores > material.threshold).mean()))} of the anomalies, and "
-        f"{material.false_alarms} of the ordinary rows at most. What overlaps cannot be told by this score.",
+        f"{material.false_alarms} of the calibration rows at most. What overlaps cannot be told by this score.",
     )
 
 
@@ -85,9 +83,9 @@ def _roc(found: AtHand) -> Figure:
         "Anomalies found, false alarms raised",
         charts.lines(
             [_series(name, fpr, tpr) for name, (fpr, tpr, _) in curves.items()],
-            "share of ordinary rows called anomalies",
+            "share of calibration rows called anomalies",
             "share of anomalies found",
-            "ROC: the share of anomalies found against the share of ordinary rows called anomalies",
+            "ROC: the share of anomalies found against the share of calibration rows called anomalies",
         ),
         "Each point is a threshold (ROC curve). The further up and left a line, the better; guessing is the diagonal.",
     )
@@ -158,32 +156,52 @@ def worst(material: Material) -> Section | None:
     figures = [
         _rows(
             material,
-            "Ordinary rows that score highest",
+            "Calibration rows that score highest",
             splits.calibration.numpy()[highest],
             {name: answer[highest] for name, answer in material.answers.items()},
-            "Of the calibration rows. What the model finds hardest to repeat: rare, wrong or badly learned.",
+            "What the model finds strangest among them: rare, wrong or badly learned.",
         )
     ]
     if found:
         scores, rows = found.answers[SCORE], found.excluded.rows.numpy()
-        for title, order, caption in (
+        kinds = "label" if material.columns is None else "label and first column"
+        for title, chosen, caption in (
             (
                 "Anomalies that stand out",
-                np.argsort(-scores, kind="stable"),
-                "The highest scores of the excluded rows.",
+                _standing_out(material, found, most),
+                f"The highest scores of the excluded rows, of each {kinds} one before there are two.",
             ),
-            ("Anomalies that pass", np.argsort(scores, kind="stable"), "The lowest scores of the excluded rows."),
+            (
+                "Anomalies that pass",
+                np.argsort(scores, kind="stable")[:most],
+                "The lowest scores of the excluded rows.",
+            ),
         ):
-            chosen = order[:most]
             answers = {name: answer[chosen] for name, answer in found.answers.items()}
             figures.append(_rows(material, title, rows[chosen], answers, caption))
     text = "What single rows score, and why: " + (
         "where the score comes from, pixel by pixel."
         if material.columns is None
-        else "the share of each column, what was seen there, and what the model expected, in the units of the data. "
-        "p-value: how often an ordinary row scores as high."
+        else "the columns with the largest shares, what was seen there, and what the model expected: its "
+        "reconstruction, in the units of the data. A share counts in units of what is usual for the column, and errors "
+        "that usually come together count once: the column with the largest raw difference need not come first. "
+        f"p-value: of {material.fresh}, at most this share scores as high."
     )
     return Section("Single rows explained", text, figures)
+
+
+def _standing_out(material: Material, found: AtHand, most: int) -> np.ndarray:
+    """Positions of `most` excluded rows by falling score: of each kind that stands out the first, then others."""
+    scores = found.answers[SCORE]
+    order = np.argsort(-scores, kind="stable")
+    kinds = np.unique(found.excluded.labels, return_inverse=True)[1][order]
+    if material.columns is not None:
+        kinds = kinds * len(material.columns) + found.answers[FEATURE_ERROR][order].argmax(axis=1)
+    firsts = np.sort(np.unique(kinds, return_index=True)[1])
+    firsts = firsts[scores[order[firsts]] > material.threshold]
+    others = np.setdiff1d(np.arange(len(order)), firsts)
+    chosen: np.ndarray = order[np.sort(np.concatenate([firsts, others])[:most])]
+    return chosen
 
 
 def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str, np.ndarray], caption: str) -> Figure:
@@ -198,7 +216,9 @@ def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str
         rows, shares, answers[RECONSTRUCTION], answers[SCORE], p_values, strict=True
     ):
         reasons = [
-            f"{material.columns[j]} ({share[j]:.0%}): {charts.number(row[j])}, expected {charts.number(repeated[j])}"
+            Markup('<span class="name">{}</span> ({:.0%}): {}, expected {}').format(
+                material.columns[j], share[j], charts.number(row[j]), charts.number(repeated[j])
+            )
             for j in np.argsort(-share, kind="stable")[:_FEATURES]
         ]
         cells.append((charts.number(score), f"{p_value:.2g}", *reasons))

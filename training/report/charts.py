@@ -24,6 +24,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 26, 40
 _MOST_POINTS = 300  # of a line: more than it has pixels to show
 _BINS, _FEW_BINS = 44, 26  # of one kind of rows; of several over one another
 _LOGARITHMIC = 10.0  # an axis that spans more than this factor
+_LINE = 14  # of text, in pixels
 _LETTER = 6.2  # mean width of one, in pixels
 _LEVELS = 12
 
@@ -222,12 +223,13 @@ def histogram(values: np.ndarray, x_label: str, alt: str, marked: tuple[float, s
 
 def histograms(samples: Sequence[Sample], x_label: str, alt: str, marked: Sequence[tuple[float, str]]) -> Markup:
     """What share of each kind's rows has which value, as outlines over one another. marked: values to point out."""
-    chart = _Chart(alt)
+    more = _LINE * (len(marked) - 1)
+    chart = _Chart(alt, height=HEIGHT + more)
     shown = np.concatenate([*(sample.values for sample in samples), [value for value, _ in marked]])
     x, edges = _binned(chart, shown, x_label, _FEW_BINS)
     shares = [np.histogram(one.values, edges, weights=one.weights)[0].astype(np.float64) for one in samples]
     shares = [share / share.sum() for share in shares]
-    y = _Axis.over("% of its rows", 100 * np.append(np.concatenate(shares), 0), chart.height - _BOTTOM, _TOP)
+    y = _Axis.over("% of its rows", 100 * np.append(np.concatenate(shares), 0), chart.height - _BOTTOM, _TOP + more)
     _draw_axes(chart, x, y)
     for sample, share in zip(samples, shares, strict=True):
         steps = "".join(f"V{y.at(100 * height)}H{x.at(right)}" for height, right in zip(share, edges[1:], strict=True))
@@ -362,11 +364,11 @@ def _draw_axes(chart: _Chart, x: _Axis, y: _Axis, x_ticks: bool = True) -> None:
 
 
 def _point_out(chart: _Chart, x: _Axis, y: _Axis, value: float, text: str, line: int = 0) -> None:
-    """line: how many lines of text below the top of the chart."""
+    """line: how many lines of text above the axis, where no other's rule passes."""
     at = x.at(value)
     chart.marks.append(_Mark("rule", f"M{at} {y.start}V{y.end}"))
     anchor = "start" if at < (x.start + x.end) / 2 else "end"
-    chart.texts.append(_Text(at, y.end - 5 + 14 * line, text, anchor, "label"))
+    chart.texts.append(_Text(at, y.end - 5 - _LINE * line, text, anchor, "label"))
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> str:

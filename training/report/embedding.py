@@ -134,7 +134,7 @@ def _activity(material: Material) -> Figure:
             unit,
             f"{what} of each dimension of the embedding, in falling order",
         ),
-        f"{how} {active:,} of {size:,} dimensions are active: the variance of their mean is above 0.01.{some}",
+        f"{how} {active:,} of {size:,} dimensions are active: their variance over rows is above 0.01.{some}",
     )
 
 

@@ -51,8 +51,8 @@ def section(material: Material) -> Section:
     examples = _examples(material, _IMAGES if material.columns is None else _TABLE_ROWS)
     damage = "as in training" if isinstance(material.autoencoder, Corrupting) else f"{_MASKED:.0%} masked"
     text = (
-        f"{len(examples.rows)} calibration rows, which training never saw, from the most ordinary to the most "
-        f"anomalous score, and the same ones damaged ({damage})."
+        f"{len(examples.rows)} calibration rows, which training never saw, from the lowest to the highest score, "
+        f"and the same ones damaged ({damage})."
     )
     figure = _images(material, examples) if material.columns is None else _table(material, examples)
     return Section(title, text, [figure])
@@ -91,9 +91,9 @@ def _images(material: Material, examples: _Examples) -> Figure:
     heads = [Head(f"{score:.3g}", "warn" if score > material.threshold else "") for score in examples.scores]
     return Figure(
         "Input and reconstruction",
-        pictures.lanes(lanes, "Rows from ordinary to anomalous", heads, "score"),
-        "A good model repeats the ordinary rows on the left; what it cannot repeat is on the right, and scores above "
-        "the threshold stand out. Difference: warm where the input is brighter, cool where the reconstruction is, full "
+        pictures.lanes(lanes, "Rows by rising score", heads, "score"),
+        "A good model repeats the rows on the left; what it cannot repeat is on the right, and scores above the "
+        "threshold stand out. Difference: warm where the input is brighter, cool where the reconstruction is, full "
         "colour at half the range of the data. Repaired: what the model makes of the damaged row alone.",
         wide=True,
     )
@@ -125,7 +125,7 @@ def _table(material: Material, examples: _Examples) -> Figure:
     some = f"The {len(columns)} columns with the largest errors are shown. " if len(columns) < len(names) else ""
     return Figure(
         "Input and reconstruction",
-        charts.heat(blocks, [names[column] for column in columns], "Rows as warmth, from ordinary to anomalous"),
+        charts.heat(blocks, [names[column] for column in columns], "Rows as warmth, by rising score"),
         "Each block is a row, each cell a column: warm above the column's mean, cool below, full colour from "
         f"{SPREADS:g} standard deviations on. The score comes from where reconstructed differs from input; scores "
         "above the threshold stand out. Repaired: what the model makes of the damaged row alone. "

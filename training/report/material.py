@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FEATURE_ERROR, SCORE, Manifest
+from training.detection import calibrated_mixed
 from training.likelihoods import standard_normal_kl
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class Material:
     @property
     def false_alarms(self) -> str:
         return f"{100 * self.manifest.calibration.false_alarm_rate:.3g} %"
+
+    @property
+    def fresh(self) -> str:
+        """Which rows the false-alarm rate is about."""
+        included = ", anomalies included" * calibrated_mixed(self.manifest.provenance)
+        return f"fresh rows like the calibration rows{included}"
 
     @cached_property
     def calibration(self) -> Tensor:

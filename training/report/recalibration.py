@@ -13,7 +13,7 @@ from training.report.material import sentence, words
 from training.report.page import Figure, Page, Section, facts
 
 
-def render(name: str, manifest: Manifest, before: Calibration, scores: np.ndarray) -> str:
+def render(name: str, version: int, manifest: Manifest, before: Calibration, scores: np.ndarray) -> str:
     """The page. before: the earlier version's calibration. scores: [n], of the rows that calibrate now."""
     now, provenance = manifest.calibration, manifest.provenance
     source = provenance.recalibrated
@@ -33,11 +33,14 @@ def render(name: str, manifest: Manifest, before: Calibration, scores: np.ndarra
             samples,
             words(manifest.score.name),
             f"Scores of the earlier calibration rows and of these, with the thresholds at {old:.4g} and {new:.4g}",
-            [(old, f"before: {charts.number(old)}"), (new, f"now: {charts.number(new)}")],
+            [
+                (old, f"before, at {asked_before}: {charts.number(old)}"),
+                (new, f"now, at {asked}: {charts.number(new)}"),
+            ],
         ),
-        "Rows beyond the line are called anomalies. Where the two outlines lie apart, the data have changed since the "
-        "model was fitted: a new threshold keeps false alarms as asked, but rows that the model repeats badly are told "
-        "from anomalies less well, and training anew may be worth it.",
+        "Rows beyond a threshold are called anomalies. Where the two outlines lie apart, the data have changed since "
+        "the model was fitted: a new threshold keeps false alarms as asked, but rows that the model repeats badly are "
+        "told from anomalies less well, and training anew may be worth it.",
     )
     summary = Figure(
         "Thresholds",
@@ -57,8 +60,8 @@ def render(name: str, manifest: Manifest, before: Calibration, scores: np.ndarra
         f"version {source.from_version}, byte for byte, and so are its embeddings and scores."
     )
     return Page(
-        title=name,
-        subtitle=f"Version {source.from_version}, recalibrated on {source.rows:,} rows of {source.data}.",
+        title=f"{name}, version {version}",
+        subtitle=f"Recalibrated from version {source.from_version} on {source.rows:,} rows of {source.data}.",
         facts={
             "pictures of the model": f"report.html of version {source.from_version}",
             "fitted": f"{source.fitted:%Y-%m-%d} on {provenance.data}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from training.detection import calibrated_mixed
 from training.report import anomalies, charts, pictures
 from training.report.material import Material, sentence, words
 from training.report.page import Figure, Section, facts
@@ -22,8 +23,8 @@ def section(material: Material) -> Section:
             f"How often which score comes, with the threshold at {threshold}",
             (material.threshold, f"threshold {threshold}"),
         ),
-        f"Rows beyond the line are called anomalies: at most {material.false_alarms} of the ordinary ones. A long tail "
-        "on the right is rows that the model cannot repeat: worth a look before it is trusted.",
+        f"Rows beyond the line are called anomalies: on average at most {material.false_alarms} of {material.fresh}. A "
+        "long tail on the right is rows that the model cannot repeat: worth a look before it is trusted.",
     )
     metrics = {words(n): charts.number(v) for n, v in manifest.provenance.metrics.items() if n != "best_epoch"}
     errors = _pixels(material) if material.columns is None else _columns(material)
@@ -31,6 +32,11 @@ def section(material: Material) -> Section:
         f"{sentence(manifest.score.formula)}; higher is more anomalous. Calibrated on {manifest.calibration.rows:,} "
         "rows that neither training nor early stopping saw."
     )
+    if calibrated_mixed(manifest.provenance):
+        text += (
+            " The calibration rows hold the same anomalies as the training rows: ask for a false-alarm rate of at "
+            "least their share, or recalibrate on clean rows with hourglass-train calibrate."
+        )
     curve = anomalies.false_alarms(material)
     summary = Figure("Metrics", facts(metrics), "Means over the calibration rows, in scaled units.", wide=curve is None)
     return Section("The score", text, [histogram, errors, *([curve] if curve else []), summary])
@@ -48,8 +54,9 @@ def _columns(material: Material) -> Figure:
             "mean feature_error",
             "The mean error of each column, the largest first",
         ),
-        f"{sentence(material.trained.served.score.feature_error)}; averaged over calibration rows. What the other "
-        f"columns do not tell is on top: noise, or what stands for nothing else.{some}",
+        f"{sentence(material.trained.served.score.feature_error)}; averaged over calibration rows. On top "
+        "are the columns that the others tell least about: noise, or what only this column measures."
+        f"{some}",
     )
 
 
