@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from hourglass.contract.manifest import EMBEDDING, FEATURE_ERROR, RECONSTRUCTION, SCORE
 from training.covariance import covariance, whitening
-from training.scoring import Score
+from training.scoring import Score, row_means, row_sums
 
 # Added to each spread: errors of less than 1 % of a column's spread are rounding, not knowledge.
 _FLOOR = 0.01
@@ -49,7 +50,7 @@ class WhitenedError(Score):
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         feature_error = ((rows - answers[RECONSTRUCTION]) / self.spreads).square()
-        return feature_error.flatten(1).mean(dim=1), feature_error
+        return row_means(feature_error.flatten(1)), feature_error
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return _units(1 / self.spreads.min())
@@ -67,7 +68,7 @@ class TopFeatures(WhitenedError):
         largest = flat.topk(count, dim=1).values
         # So that its mean over features is the score.
         feature_error = torch.where(flat >= largest[:, -1:], flat, 0) * (flat.shape[1] / count)
-        return largest.mean(dim=1), feature_error.reshape(whitened.shape)
+        return row_means(largest), feature_error.reshape(whitened.shape)
 
     def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
         """Where the last feature that counts is clearly above the next."""
@@ -102,7 +103,7 @@ class ResidualMahalanobis(Score):
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         errors = (rows - answers[RECONSTRUCTION]).flatten(1)
         feature_error = ((errors - self.mean) @ self.whitening).square()
-        return feature_error.mean(dim=1), feature_error.reshape(rows.shape)
+        return row_means(feature_error), feature_error.reshape(rows.shape)
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return _units(torch.linalg.matrix_norm(self.whitening, 2))
@@ -126,7 +127,7 @@ class _EmbeddingDistance(Score):
         moved = (answers[RECONSTRUCTION].flatten(1) - origin).square()
         # Where all moved less than a tenth of a spread, rounding shall not decide who moved most.
         moved = moved + _NEAR**2
-        share = moved / moved.sum(dim=1, keepdim=True)
+        share = moved / row_sums(moved)[:, None]
         # So that its mean over features is the score.
         return score, (share * score[:, None] * moved.shape[1]).reshape(rows.shape)
 
@@ -155,7 +156,7 @@ class EmbeddingMahalanobis(_EmbeddingDistance):
         self.origin = (flat.median(dim=0).values if robust else flat.mean(dim=0))[None]
 
     def distance(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        return ((embedding - self.mean) @ self.whitening).square().mean(dim=1), self.origin
+        return row_means(((embedding - self.mean) @ self.whitening).square()), self.origin
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return _units(torch.linalg.matrix_norm(self.whitening, 2))
@@ -203,8 +204,9 @@ class EmbeddingNearest(_EmbeddingDistance):
         nearest = nearness.topk(neighbours, dim=1).indices
         # The differences themselves: what a matrix product makes of near points is rounding.
         differences = embedding[:, None] - self.coreset[nearest]
-        mean = (differences.square().sum(dim=2) + _TINY).sqrt().mean(dim=1)
-        return mean.square(), self.reconstructions[nearest].mean(dim=1)
+        mean = row_means((row_sums(differences.square()) + _TINY).sqrt())
+        origins = [self.reconstructions[nearest[:, rank]] for rank in range(neighbours)]
+        return mean.square(), reduce(torch.add, origins) / neighbours
 
     def _nearness(self, embedding: Tensor) -> Tensor:
         """[n, coreset]: larger is nearer; the squared distance less what is the same for all, turned round.
@@ -247,7 +249,7 @@ class Sum(Score):
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         scores, errors = zip(*(part(rows, answers) for part in self.parts), strict=True)
-        return torch.stack(scores).sum(dim=0), torch.stack(errors).sum(dim=0)
+        return reduce(torch.add, scores), reduce(torch.add, errors)
 
     def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([part.decided(rows, answers) for part in self.parts]).all(dim=0)

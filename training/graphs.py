@@ -29,7 +29,7 @@ from hourglass.contract.manifest import (
 from training.autoencoder import Autoencoder
 from training.errors import ExportError
 from training.scaling import Scaling
-from training.scoring import Score
+from training.scoring import Score, row_means
 
 OPSET = 18
 _BATCH = "batch"
@@ -52,7 +52,7 @@ class Served(nn.Module):
             RECONSTRUCTION: self.scaling.inverse(reconstruction),
             SCORE: score,
             FEATURE_ERROR: feature_error,
-            RECONSTRUCTION_ERROR: (scaled - reconstruction).square().flatten(1).mean(dim=1),
+            RECONSTRUCTION_ERROR: row_means((scaled - reconstruction).square().flatten(1)),
             CLIPPED: self.scaling.clipped(rows),
         }
         return {name: answers[name] for name in outputs(MODEL, self.autoencoder)}

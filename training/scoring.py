@@ -61,7 +61,7 @@ class MeanSquaredError(Score):
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         feature_error = (rows - answers[RECONSTRUCTION]).square()
-        return feature_error.flatten(1).mean(dim=1), feature_error
+        return row_means(feature_error.flatten(1)), feature_error
 
 
 class NegativeElbo(Score):
@@ -84,7 +84,7 @@ class NegativeElbo(Score):
         kl = standard_normal_kl(answers[EMBEDDING], 2 * answers[EMBEDDING_STDDEV].log())
         # Above the least, so that what features share is never below 0.
         feature_error = (terms - self.likelihood.least()).clamp(min=0)
-        return terms.flatten(1).sum(dim=1) + kl.sum(dim=1), feature_error
+        return row_sums(terms.flatten(1)) + row_sums(kl), feature_error
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         precision = self.likelihood.precision().detach().expand(row_shape)
@@ -108,3 +108,17 @@ def active_units(embedding: Tensor) -> int:
     """Dimensions of [n, d] whose variance over rows is above 0.01 (Burda et al. 2016, "Importance weighted
     autoencoders", appendix C)."""
     return int((embedding.var(dim=0, correction=0) > _ACTIVE_VARIANCE).sum())
+
+
+def row_sums(values: Tensor) -> Tensor:
+    """[..., d] -> [...], as a matrix product: a row's bits are then the same alone and among others.
+
+    onnxruntime's reductions add in another order for other numbers of rows, and the server runs rows of several callers
+    together.
+    """
+    return (values @ torch.ones(values.shape[-1], 1)).squeeze(-1)
+
+
+def row_means(values: Tensor) -> Tensor:
+    """As row_sums."""
+    return row_sums(values) / values.shape[-1]

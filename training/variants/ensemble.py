@@ -14,12 +14,13 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from training.autoencoder import Clock, Options
+from training.errors import ConfigError
 from training.variants.denoising import Denoising, DenoisingOptions
 
 
 class EnsembleOptions(DenoisingOptions):
     members: Annotated[
-        int, Field(ge=2, le=64, description="autoencoders that share the embedding's numbers, each at least one")
+        int, Field(ge=2, le=64, description="autoencoders that share out the embedding, each at least one number")
     ] = 4
 
 
@@ -43,7 +44,13 @@ class Ensemble(Denoising):
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         encoders, decoders = [], []
-        sizes = _shared_out(self.architecture.embedding_dim, self.options.members)
+        members, numbers = self.options.members, self.architecture.embedding_dim
+        if numbers < members:
+            raise ConfigError(
+                f"{members} members need an embedding of at least {members} numbers, and it has {numbers}: "
+                f"--embedding-dim {members}, or fewer with --option members={max(2, numbers)}"
+            )
+        sizes = _shared_out(numbers, members)
         for size in sizes:
             member = replace(self.architecture, embedding_dim=size)
             encoder, decoder = member.tied() if self.options.tied else (member.encoder(), member.decoder())
@@ -83,8 +90,7 @@ class _Averaged(nn.Module):
 
 
 def _shared_out(numbers: int, members: int) -> list[int]:
-    """`numbers` over at most so many members, at least one each, the last about three times the first."""
-    members = min(members, numbers)
+    """`numbers` over so many members, at least one each, the last about three times the first."""
     shares = torch.linspace(0.5, 1.5, members).cumsum(0)
     # One each, and the rest by share.
     ends = [round((numbers - members) * (share / shares[-1]).item()) for share in shares]
