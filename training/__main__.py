@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--exclude-label", type=_words, default=(), metavar="V[,V]", help="leave out rows with one of these labels"
     )
     calibrate.add_argument(
-        "--false-alarm-rate", type=_rate, metavar="A", help="share of normal rows called anomalies [the model's own]"
+        "--false-alarm-rate", type=_rate, metavar="A", help="share of such rows called anomalies [the model's own]"
     )
 
     evaluate = commands.add_parser("evaluate", help="measure what a published model is worth", allow_abbrev=False)

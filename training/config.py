@@ -92,7 +92,7 @@ class FitConfig(BaseModel):
         Field(description="the anomaly score, parts joined by +: see hourglass-train list [for tables distances]"),
     ] = None
     false_alarm_rate: Annotated[
-        float, Field(gt=0, lt=1, description="share of normal rows that the model may call anomalies")
+        float, Field(gt=0, lt=1, description="share of rows like the calibration rows that may be called anomalies")
     ] = 0.01
     no_examples: Annotated[bool, Field(description="show no row of the data in report.html's pictures")] = False
     seed: Annotated[int, Field(ge=0, lt=2**63, description="same seed, same data, same machine: same bits")] = 0

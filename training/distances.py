@@ -114,8 +114,8 @@ class _EmbeddingDistance(Score):
     that of the squared difference between the row's reconstruction and that of the embedding it is measured from."""
 
     feature_error = (
-        "the distance, shared out as the squared differences between the row's reconstruction and that of the "
-        "embedding it is measured from"
+        "the distance, shared out by the squared differences between this row's reconstruction and that of the usual "
+        "rows it is compared with"
     )
 
     @abstractmethod

@@ -29,6 +29,7 @@ from training.trainer import EpochRecord, Training
 
 CHECKPOINT_SECONDS = 5.0
 _WIDTH = 100  # of a line that people read
+_MANY_COPIES = 0.01  # of the rows
 _REFERENCE_ROWS, _PASS_ROWS = 20_000, 1_024
 # Of those that nobody chose.
 _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
@@ -62,6 +63,11 @@ def _describe(dataset: Dataset, config: FitConfig, progress: Progress) -> None:
     progress.say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sizes.items()))
     if counting := data.counting_column(dataset):
         progress.warn(f"column {counting!r} only counts the rows: --ignore {counting} leaves it out")
+    if (copies := data.copies(dataset)) > _MANY_COPIES:
+        progress.warn(
+            f"{copies:.0%} of the rows are copies of others: unless fresh rows will be, too, leave them out, or the "
+            "calibration rows look more ordinary than fresh ones and there will be more false alarms than asked"
+        )
 
 
 def resume(run: Run, progress: Progress) -> Path:

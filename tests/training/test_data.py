@@ -225,3 +225,9 @@ def test_of_many_excluded_rows_some_are_drawn(config: Config, tmp_path: Path, mo
     again = data.load(config(**settings)).excluded
     assert again
     assert found.rows.equal(again.rows)
+
+
+def test_copies_are_counted():
+    rows = np.array([[1, 2], [3, 4], [1, 2], [1, 2]], dtype=np.float32)
+    assert data.copies(Dataset.of("x", rows, None)) == 0.5
+    assert data.copies(Dataset.of("x", rows[:2], None)) == 0
