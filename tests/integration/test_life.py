@@ -174,10 +174,10 @@ def use_external_data(model: onnx.ModelProto) -> None:
 def fail_at_run_time(model: onnx.ModelProto) -> None:
     """Row 99 of a matrix of few rows: only a run finds out."""
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([99], dtype=np.int64), "row"))
-    model.graph.node.append(onnx.helper.make_node("Gather", ["w", "row"], ["outside"], axis=0))
-    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["outside"], ["sum"], keepdims=0))
-    rest = model.graph.node[-3]
-    model.graph.node.append(onnx.helper.make_node("Add", ["unused", "sum"], [rest.output[0]]))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["w", "row"], ["beyond"], axis=0))
+    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["beyond"], ["total"], keepdims=0))
+    rest = next(node for node in model.graph.node if "score" in node.output)
+    model.graph.node.append(onnx.helper.make_node("Add", ["unused", "total"], ["score"]))
     rest.output[0] = "unused"
 
 

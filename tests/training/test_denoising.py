@@ -171,8 +171,8 @@ def test_layers_learn_one_after_the_other_on_clean_input_from_below():
     rows = torch.randn(7, 6)
     first, second, third = (model.encoder[i] for i in (1, 3, 5))  # type: ignore[index]
     last, middle, back = (model.decoder[i] for i in (4, 2, 0))  # type: ignore[index]
-    h1 = first(rows).relu()
-    h2 = second(h1).relu()
+    h1 = first(rows).tanh()
+    h2 = second(h1).tanh()
     expected = [last(h1) - rows, middle(h2) - h1, back(third(h2)) - h2]
     trained = [{first, last}, {second, middle}, {third, back}]
     for layer, (error, modules) in enumerate(zip(expected, trained, strict=True)):
@@ -201,10 +201,9 @@ def test_every_layers_input_is_damaged(noise: str):
     rows, seen = torch.randn(50, 6), []
     model.encoder[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[index, union-attr]
     parts(model, rows, Clock(0, 0.2))
-    clean = model.encoder[1](rows).relu()  # type: ignore[index]
-    live = clean.amax(dim=0) > 0
+    clean = model.encoder[1](rows).tanh()  # type: ignore[index]
     low, high = clean.aminmax(dim=0)
     changed = seen[0] != clean
-    assert changed[:, live].any()
+    assert changed.any()
     values = ((seen[0] == 0), (seen[0] == low) | (seen[0] == high))[noise == "salt_and_pepper"]
     assert values[changed].all()

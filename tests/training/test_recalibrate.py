@@ -59,7 +59,7 @@ def test_the_graphs_stay_byte_for_byte_and_the_threshold_is_of_the_new_rows(
     kept = after.manifest.calibration
     assert kept.rows == 400
     assert kept.false_alarm_rate == 0.01
-    np.testing.assert_allclose(kept.scores, np.sort(scores), rtol=1e-5)
+    np.testing.assert_allclose(kept.scores, 1.0001 * np.sort(scores), rtol=1e-5)
     source = after.manifest.provenance.recalibrated
     assert source
     assert source.model_dump(exclude={"fitted"}) == {
@@ -152,7 +152,7 @@ def test_rows_with_excluded_labels_are_left_out(exported: Path, tmp_path: Path, 
     kept = layout.read(exported, "m", 2).manifest.calibration
     normal = x[np.arange(300) % 10 != 0]
     assert kept.rows == 270
-    assert kept.scores[-1] == pytest.approx(artefacts.Linear.random().answers(normal)["score"].max(), rel=1e-5)
+    assert kept.scores[-1] == pytest.approx(1.0001 * artefacts.Linear.random().answers(normal)["score"].max(), rel=1e-5)
 
 
 def test_rows_that_trained_the_model_never_calibrate_it(
