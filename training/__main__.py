@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from training.progress import Progress
 
+    _Commands = argparse._SubParsersAction["_Parser"]
+
 _WIDTH = 100
 _OWN_PACKAGES = ("training", "hourglass")
 _MODEL = "exported/NAME[/VERSION]"
@@ -61,7 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser("hourglass-train", description="From data to a published autoencoder.", allow_abbrev=False)
     parser.set_defaults(goes_on="")  # what to do after an interruption
     commands = parser.add_subparsers(required=True, metavar="fit|export|calibrate|evaluate|reproduce|list")
+    for add in (_add_fit, _add_export, _add_calibrate, _add_evaluate, _add_reproduce):
+        add(commands)
+    commands.add_parser("list", help="the variants and their options").set_defaults(command=_list)
+    return parser
 
+
+def _add_fit(commands: _Commands) -> None:
     fit = commands.add_parser("fit", help="train a model and publish it", allow_abbrev=False)
     fit.set_defaults(command=_fit, goes_on=": hourglass-train fit --resume RUN continues")
     for name, field in FitConfig.model_fields.items():
@@ -75,12 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; flags override them")
     fit.add_argument("--resume", type=Path, metavar="RUN", help="continue this run exactly, with its settings")
 
+
+def _add_export(commands: _Commands) -> None:
     export = commands.add_parser("export", help="publish what a run has learned", allow_abbrev=False)
     export.set_defaults(command=_export)
     export.add_argument("--run", type=Path, required=True, metavar="RUN", help="runs/NAME/TIME")
     export.add_argument("--checkpoint", type=Path, metavar="C", help="another checkpoint than the run's last")
     export.add_argument("--exported", type=Path, metavar="DIR", help="another folder than the run's setting")
 
+
+def _add_calibrate(commands: _Commands) -> None:
     calibrate = commands.add_parser(
         "calibrate", help="a published model's threshold on new rows, as its next version", allow_abbrev=False
     )
@@ -95,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--false-alarm-rate", type=_rate, metavar="A", help="share of such rows called anomalies [the model's own]"
     )
 
+
+def _add_evaluate(commands: _Commands) -> None:
     evaluate = commands.add_parser("evaluate", help="measure what a published model is worth", allow_abbrev=False)
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("model", type=Path, metavar=_MODEL, help="the newest version if none is named")
@@ -117,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
 
+
+def _add_reproduce(commands: _Commands) -> None:
     reproduce = commands.add_parser("reproduce", help="train what papers report, and compare", allow_abbrev=False)
     reproduce.set_defaults(command=_reproduce, goes_on=": run the same command again: it goes on")
     reproduce.add_argument("name", metavar="NAME|all", help="see hourglass-train list")
@@ -128,9 +144,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="checkpoints and logs")
     reproduce.add_argument("--exported", type=Path, default=Path("exported"), metavar="DIR", help="published models")
-
-    commands.add_parser("list", help="the variants and their options").set_defaults(command=_list)
-    return parser
 
 
 def _settings(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -96,9 +96,7 @@ class ResidualMahalanobis(Score):
 
     def learn(self, rows: Tensor, answers: Mapping[str, Tensor], robust: bool) -> None:
         errors = (rows - answers[RECONSTRUCTION]).flatten(1)
-        mean, matrix = covariance(errors.numpy(), robust)
-        self.mean = torch.from_numpy(mean).float()
-        self.whitening = torch.from_numpy(whitening(matrix + _FLOOR**2 * np.eye(len(matrix))).T.copy()).float()
+        self.mean, self.whitening = _mean_and_whitening(*covariance(errors.numpy(), robust), _FLOOR**2)
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         errors = (rows - answers[RECONSTRUCTION]).flatten(1)
@@ -146,12 +144,10 @@ class EmbeddingMahalanobis(_EmbeddingDistance):
             self.register_buffer(name, torch.zeros(()))
 
     def learn(self, rows: Tensor, answers: Mapping[str, Tensor], robust: bool) -> None:
-        embedding = answers[EMBEDDING]
-        mean, matrix = covariance(embedding.numpy(), robust)
+        mean, matrix = covariance(answers[EMBEDDING].numpy(), robust)
         # An embedding's unit is its own.
         floor = _FLOOR**2 * max(np.trace(matrix) / len(matrix), _TINY)
-        self.mean = torch.from_numpy(mean).float()
-        self.whitening = torch.from_numpy(whitening(matrix + floor * np.eye(len(matrix))).T.copy()).float()
+        self.mean, self.whitening = _mean_and_whitening(mean, matrix, floor)
         flat = answers[RECONSTRUCTION].flatten(1)
         self.origin = (flat.median(dim=0).values if robust else flat.mean(dim=0))[None]
 
@@ -257,6 +253,12 @@ class Sum(Score):
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """The largest of the parts'."""
         return _units(torch.stack([part.units(row_shape)[SCORE] for part in self.parts]).max())
+
+
+def _mean_and_whitening(mean: np.ndarray, matrix: np.ndarray, floor: float) -> tuple[Tensor, Tensor]:
+    """As a graph holds them: float32 [d] and [d, d], for rows from the left. floor: added to each variance."""
+    whitened = whitening(matrix + floor * np.eye(len(matrix)))
+    return torch.from_numpy(mean).float(), torch.from_numpy(whitened.T.copy()).float()
 
 
 def _units(unit: Tensor) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def false_alarm_rate(asked: float, calibration_rows: int) -> float:
     return max(asked, 1 / (calibration_rows + 1))
 
 
-def at_most(scores: np.ndarray) -> np.ndarray:
+def upper_bounds(scores: np.ndarray) -> np.ndarray:
     """What any runtime may make of these scores, by the parity that export proves: float64 [n].
 
     Where many rows are alike their scores are, too, and the threshold is one of them: by what two runtimes differ, all
@@ -95,7 +95,7 @@ def _write(trained: Trained, folder: Path) -> None:
     if not np.isfinite(scores).all():
         raise ExportError("the exported graph scores calibration rows with NaN or infinity")
     rate = false_alarm_rate(trained.config.false_alarm_rate, len(scores))
-    calibration = Calibration.from_scores(at_most(scores), rate)
+    calibration = Calibration.from_scores(upper_bounds(scores), rate)
     golden = golden_rows(trained.splits.calibration, trained.served.scaling, trained.config.seed)
     golden = _decided(trained.served, golden)
     real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])

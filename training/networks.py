@@ -58,7 +58,7 @@ class Architecture:
     @property
     def hidden_activation(self) -> Activation:
         # What ReLU repeats grows without bound outside the data, anomalies included (Bouman & Heskes 2025); tanh
-        # levels off: mean AUROC on the sets of docs/anomaly-benchmark.md .917 to .904 by squared error alone.
+        # levels off: mean AUROC on the sets of docs/anomaly-benchmark.md, clean, 93.5 to 92.6 points in a trial.
         return self.activation or ("tanh" if len(self.row_shape) == 1 else "relu")
 
     def without_hidden_layers(self) -> Architecture:

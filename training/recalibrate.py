@@ -17,7 +17,7 @@ from training.data import Dataset
 from training.errors import ConfigError, DataError
 from training.evaluation.published import Published, open_model
 from training.evaluation.rows import Data, read
-from training.export import README, REPORT, at_most
+from training.export import README, REPORT, upper_bounds
 from training.false_alarms import percent
 from training.progress import Progress
 from training.report import recalibration
@@ -42,7 +42,7 @@ def recalibrate(
     _check_enough(data, rate)
     with progress.step("scoring"):
         scores = _scores(model, data)
-    calibration = Calibration.from_scores(at_most(scores), rate)
+    calibration = Calibration.from_scores(upper_bounds(scores), rate)
     manifest = _manifest(model, data, calibration)
     root = model.folder.parent.parent
     files = layout.read(root, model.name, model.version, tuple(model.manifest.files)).files

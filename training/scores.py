@@ -27,7 +27,7 @@ PARTS: dict[str, type[Score]] = {
     )
 }
 _SEPARATOR = "+"
-MOST_FEATURES = 2_048  # of a covariance matrix
+_MOST_FEATURES = 2_048  # of a covariance matrix
 
 
 def chosen(asked: str | None, model: Autoencoder, *, mixed: bool, keeps_rows: bool) -> Score:
@@ -56,10 +56,10 @@ def chosen(asked: str | None, model: Autoencoder, *, mixed: bool, keeps_rows: bo
             f"--score {EmbeddingNearest.name} keeps embeddings of training rows in the model, which --no-examples "
             f"forbids: use {EmbeddingMahalanobis.name}"
         )
-    if ResidualMahalanobis.name in names and (features := math.prod(model.architecture.row_shape)) > MOST_FEATURES:
+    if ResidualMahalanobis.name in names and (features := math.prod(model.architecture.row_shape)) > _MOST_FEATURES:
         raise ConfigError(
             f"--score {ResidualMahalanobis.name} keeps a matrix of features × features: for rows of at most "
-            f"{MOST_FEATURES:,} numbers, and these have {features:,}; use {WhitenedError.name}"
+            f"{_MOST_FEATURES:,} numbers, and these have {features:,}; use {WhitenedError.name}"
         )
     parts = [PARTS[name]() for name in names]
     return parts[0] if len(parts) == 1 else Sum(parts)
@@ -71,5 +71,5 @@ def _default(model: Autoencoder, without_rows: bool) -> str:
     if len(model.architecture.row_shape) > 1 or model.prior or model.wide:
         return model.score().name
     embedding = EmbeddingMahalanobis if without_rows else EmbeddingNearest
-    wide = model.architecture.row_shape[0] > MOST_FEATURES
+    wide = model.architecture.row_shape[0] > _MOST_FEATURES
     return f"{(WhitenedError if wide else ResidualMahalanobis).name}{_SEPARATOR}{embedding.name}"

@@ -39,6 +39,7 @@ from training.export import Trained
 from training.fit import fit
 from training.progress import Progress
 from training.report import charts, embedding, learning, model, pictures
+from training.report.axis import Axis, number
 from training.report.charts import Block, Sample, Series
 from training.report.page import Figure, Page, Section
 from training.run import Run
@@ -283,10 +284,10 @@ def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Re
     worst = int(np.argmax(answers["score"]))
     share = answers["feature_error"][worst] / answers["feature_error"][worst].sum()
     j = int(np.argmax(share))
-    seen, expected = (charts.number(float(rows[worst, j])) for rows in (calibration, answers["reconstruction"]))
+    seen, expected = (number(float(rows[worst, j])) for rows in (calibration, answers["reconstruction"]))
     n = reported.manifest.calibration.rows
     assert cells[:3] == [
-        charts.number(answers["score"][worst]),
+        number(answers["score"][worst]),
         f"{2 / (n + 1):.2g}",
         f'<span class="name">c{j}</span> ({share[j]:.0%}): {seen}, expected {expected}',
     ]
@@ -307,8 +308,8 @@ def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Re
     assert {label for label, _ in firsts} == {"leak", "<worn>"}
     shown = sorted([*best, *others], reverse=True)
     assert shown != scores[::-1][:6].tolist()
-    assert explained["Anomalies that stand out"][::5] == [charts.number(score) for score in shown]
-    assert explained["Anomalies that pass"][::5] == [charts.number(score) for score in scores[:6]]
+    assert explained["Anomalies that stand out"][::5] == [number(score) for score in shown]
+    assert explained["Anomalies that pass"][::5] == [number(score) for score in scores[:6]]
     private = reported.without_examples()
     assert "Single rows explained" not in private
     assert "Anomalies at hand" in private
@@ -480,7 +481,7 @@ def test_any_finite_numbers_can_be_drawn_as_bars_dots_and_histograms(values: np.
 @given(FINITE, st.floats(1e-6, 1e6), st.integers(3, 8))
 def test_ticks_are_few_round_and_within(low: float, span: float, wanted: int):
     high = low + span * max(1.0, abs(low))
-    axis = charts._Axis("x", low, high, 0, 100)
+    axis = Axis("x", low, high, 0, 100)
     ticks = [tick for tick, _ in axis.ticks(wanted)]
     assert 1 <= len(ticks) <= wanted + 1
     room = 1e-6 * (high - low)
@@ -491,7 +492,7 @@ def test_ticks_are_few_round_and_within(low: float, span: float, wanted: int):
 
 def test_ticks_of_known_axes():
     def shown(low: float, high: float, log: bool = False, whole: bool = False) -> list[str]:
-        return [text for _, text in charts._Axis("", low, high, 0, 1, log, whole).ticks(5)]
+        return [text for _, text in Axis("", low, high, 0, 1, log, whole).ticks(5)]
 
     assert shown(0, 10) == ["0", "2", "4", "6", "8", "10"]
     assert shown(1, 3, whole=True) == ["1", "2", "3"]

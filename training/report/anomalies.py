@@ -14,6 +14,7 @@ from training.at_hand import AtHand
 from training.detection import MODEL, TITLES, lost, rounded
 from training.false_alarms import expected, percent
 from training.report import charts, pictures
+from training.report.axis import number
 from training.report.charts import Sample, Series
 from training.report.material import Material, words
 from training.report.page import Figure, Section, table
@@ -60,10 +61,9 @@ def _by_label(material: Material, found: AtHand) -> Figure:
         groups["other labels"] = scores[~np.isin(labels, largest)]
     samples = [Sample(f"calibration rows ({len(material.scores):,})", "s0", material.scores)]
     samples += [
-        Sample(f"{name} ({len(group):,})", f"s{1 + number}", group)
-        for number, (name, group) in enumerate(groups.items())
+        Sample(f"{name} ({len(group):,})", f"s{1 + index}", group) for index, (name, group) in enumerate(groups.items())
     ]
-    threshold = charts.number(material.threshold)
+    threshold = number(material.threshold)
     return Figure(
         "Scores by label",
         charts.histograms(
@@ -217,11 +217,11 @@ def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str
     ):
         reasons = [
             Markup('<span class="name">{}</span> ({:.0%}): {}, expected {}').format(
-                material.columns[j], share[j], charts.number(row[j]), charts.number(repeated[j])
+                material.columns[j], share[j], number(row[j]), number(repeated[j])
             )
             for j in np.argsort(-share, kind="stable")[:_FEATURES]
         ]
-        cells.append((charts.number(score), f"{p_value:.2g}", *reasons))
+        cells.append((number(score), f"{p_value:.2g}", *reasons))
     ranks = ("first", "second", "third")[: min(_FEATURES, len(material.columns))]
     return Figure(title, table(("score", "p-value", *ranks), cells), caption, wide=True)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from training.errors import RunError
 from training.report import charts
+from training.report.axis import number
 from training.report.charts import Series
 from training.report.material import Material, sentence, words
 from training.report.page import Figure, Section
@@ -40,12 +41,12 @@ def read_log(path: Path) -> list[EpochRecord]:
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     records = []
-    for number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(lines, start=1):
         if line.endswith("\n"):
             try:
                 records.append(EpochRecord(**json.loads(line)))
             except (ValueError, TypeError) as error:
-                raise RunError(f"{path}, line {number}: not the record of an epoch: {error}") from None
+                raise RunError(f"{path}, line {line_number}: not the record of an epoch: {error}") from None
     return records
 
 
@@ -125,7 +126,7 @@ def _small(epochs: Sequence[EpochRecord], stem: str, lines: dict[str, np.ndarray
     series = [
         Series(name, f"line s{index}", _numbers(epochs), values) for index, (name, values) in enumerate(lines.items())
     ]
-    last = ", ".join(charts.number(float(values[-1])) for values in lines.values())
+    last = ", ".join(number(float(values[-1])) for values in lines.values())
     meaning = f"{_MEANINGS[stem]}; " if stem in _MEANINGS else ""
     body = charts.lines(series, "", "", f"{words(stem)} by epoch", small=True)
     return Figure(words(stem), body, f"{meaning}in the end {last}")

@@ -14,6 +14,7 @@ from torch import nn
 
 from hourglass.contract.manifest import Manifest
 from training.report import anomalies, charts, embedding, examples, learning, pictures, score
+from training.report.axis import number
 from training.report.material import Material, sentence, words
 from training.report.page import Figure, Page, Section, facts
 
@@ -64,7 +65,7 @@ def _headline(material: Material) -> dict[str, str]:
         "rows": " · ".join(f"{count:,} {words(name)}" for name, count in provenance.rows.items()),
         "seed": str(provenance.seed),
         "score": words(manifest.score.name),
-        "threshold": f"{charts.number(material.threshold)} at {material.false_alarms} false alarms",
+        "threshold": f"{number(material.threshold)} at {material.false_alarms} false alarms",
         "best epoch": f"{trained.best_epoch} of {len(trained.epochs)}" if trained.epochs else str(trained.best_epoch),
     }
 

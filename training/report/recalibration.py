@@ -8,6 +8,7 @@ from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import Manifest
 from training.false_alarms import interval, percent
 from training.report import charts
+from training.report.axis import number
 from training.report.charts import Sample
 from training.report.material import sentence, words
 from training.report.page import Figure, Page, Section, facts
@@ -34,8 +35,8 @@ def render(name: str, version: int, manifest: Manifest, before: Calibration, sco
             words(manifest.score.name),
             f"Scores of the earlier calibration rows and of these, with the thresholds at {old:.4g} and {new:.4g}",
             [
-                (old, f"before, at {asked_before}: {charts.number(old)}"),
-                (new, f"now, at {asked}: {charts.number(new)}"),
+                (old, f"before, at {asked_before}: {number(old)}"),
+                (new, f"now, at {asked}: {number(new)}"),
             ],
         ),
         "Rows beyond a threshold are called anomalies. Where the two outlines lie apart, the data have changed since "
@@ -46,8 +47,8 @@ def render(name: str, version: int, manifest: Manifest, before: Calibration, sco
         "Thresholds",
         facts(
             {
-                "threshold before": f"{charts.number(old)} at {asked_before} false alarms",
-                "threshold now": f"{charts.number(new)} at {asked} false alarms",
+                "threshold before": f"{number(old)} at {asked_before} false alarms",
+                "threshold now": f"{number(new)} at {asked} false alarms",
                 "of these rows above the one before": percent(float(called)),
                 "false alarms now, 95 % interval": f"{percent(low)} – {percent(high)}",
             }

@@ -6,6 +6,7 @@ import numpy as np
 
 from training.detection import calibrated_mixed
 from training.report import anomalies, charts, pictures
+from training.report.axis import number
 from training.report.material import Material, sentence, words
 from training.report.page import Figure, Section, facts
 from training.report.pictures import Lane
@@ -14,7 +15,7 @@ _COLUMNS = 20
 
 
 def section(material: Material) -> Section:
-    manifest, threshold = material.manifest, charts.number(material.threshold)
+    manifest, threshold = material.manifest, number(material.threshold)
     histogram = Figure(
         "Scores of calibration rows",
         charts.histogram(
@@ -26,7 +27,7 @@ def section(material: Material) -> Section:
         f"Rows beyond the line are called anomalies: on average at most {material.false_alarms} of {material.fresh}. A "
         "long tail on the right is rows that the model cannot repeat: worth a look before it is trusted.",
     )
-    metrics = {words(n): charts.number(v) for n, v in manifest.provenance.metrics.items() if n != "best_epoch"}
+    metrics = {words(n): number(v) for n, v in manifest.provenance.metrics.items() if n != "best_epoch"}
     errors = _pixels(material) if material.columns is None else _columns(material)
     text = (
         f"{sentence(manifest.score.formula)}; higher is more anomalous. Calibrated on {manifest.calibration.rows:,} "
@@ -67,5 +68,5 @@ def _pixels(material: Material) -> Figure:
         "Where the error is",
         pictures.lanes([Lane("", pictures.warmth(errors[None] / largest))], "The mean error of each pixel"),
         f"{sentence(material.trained.served.score.feature_error)}; averaged over calibration rows, full colour at "
-        f"{charts.number(largest)}. The warmest pixels are the hardest to repeat.",
+        f"{number(largest)}. The warmest pixels are the hardest to repeat.",
     )
