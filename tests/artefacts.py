@@ -29,7 +29,6 @@ from hourglass.contract.manifest import (
     RECONSTRUCTION_ERROR,
     SCORE,
     Array,
-    Column,
     FileEntry,
     GoldenRows,
     Manifest,
@@ -38,6 +37,7 @@ from hourglass.contract.manifest import (
     ScoreDefinition,
     Tolerance,
 )
+from hourglass.contract.schema import Column
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from hourglass.contract.manifest import (
     RECONSTRUCTION,
     SCORE,
     Array,
-    Column,
     Detection,
     FileEntry,
     GoldenRows,
@@ -35,6 +34,7 @@ from hourglass.contract.manifest import (
     ScoreDefinition,
     Tolerance,
 )
+from hourglass.contract.schema import Column
 from training import card
 from training.at_hand import AtHand, at_hand
 from training.config import FitConfig

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from hourglass.contract.calibration import Calibration
+from hourglass.contract.schema import Column, Schema
 
 MODEL = "model.onnx"
 ENCODER = "encoder.onnx"
@@ -50,9 +51,25 @@ class FileEntry(_Strict):
     bytes: Annotated[int, Field(ge=0)]
 
 
-class Column(_Strict):
-    name: Annotated[str, Field(min_length=1)]
-    type: Literal["numeric"]
+class AsideColumns(_Strict):
+    """Columns that the training data had beside the rows: when the model is asked, they may be there or not."""
+
+    label: str | None = None
+    id: str | None = None
+    time: str | None = None
+    ignored: list[str] = []
+
+
+class Window(_Strict):
+    """Rows are windows of a time series: `length` consecutive timestamps, the next one `stride` later.
+
+    step_seconds: from one timestamp to the next, as is usual; None where time was not known. A window does not span a
+    gap.
+    """
+
+    length: Annotated[int, Field(ge=2)]
+    stride: Annotated[int, Field(ge=1)]
+    step_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class Array(_Strict):
@@ -81,7 +98,9 @@ class Scaling(_Strict):
     """scaled = clip((x - shift) / scale, low, high), in float32. The graphs do it themselves: nobody has to.
 
     Here for those who compare errors of different columns, or damage rows, in the units the model was trained in.
-    shift, scale: one number each, or one for each number of a row.
+    shift, scale: one number each, or one for each number of a row; of windows, one for each channel. A categorical
+    column is as many numbers as it has categories, and one more in front for the unknown: 1 for the row's, 0 for the
+    others; all columns in order, [numbers of the expanded row].
     """
 
     shift: Array
@@ -181,7 +200,10 @@ class Manifest(_Strict):
     variant: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
     files: dict[str, FileEntry]
     row_shape: Annotated[list[int], Field(min_length=1, max_length=3)]
+    # Of a table, or the channels of a window.
     columns: list[Column] | None = None
+    aside: AsideColumns = AsideColumns()
+    window: Window | None = None
     embedding_size: Annotated[int, Field(ge=1)]
     embedding_space_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     # How embeddings are distributed a priori: from such a model new rows can be drawn.
@@ -189,7 +211,8 @@ class Manifest(_Strict):
     scaling: Scaling
     score: ScoreDefinition
     calibration: Calibration
-    missing_values: Literal["refuse"] = "refuse"
+    # NaN in a row is a missing cell: refused, or left out of the score and filled in by the reconstruction.
+    missing_values: Literal["refuse", "fill"] = "refuse"
     golden: GoldenRows
     provenance: Provenance
 
@@ -200,16 +223,29 @@ class Manifest(_Strict):
         if any(size < 1 for size in self.row_shape):
             raise ValueError("row_shape: every size is at least 1")
         if self.columns is not None:
-            if self.row_shape != [len(self.columns)]:
+            if self.row_shape != [*([self.window.length] if self.window else []), len(self.columns)]:
                 raise ValueError("columns: their number is not the row's size")
-            if len({column.name for column in self.columns}) < len(self.columns):
-                raise ValueError("columns: a name comes twice")
-        if self.scaling.shift.shape not in ([], self.row_shape):
+            Schema(tuple(self.columns))  # raises where a name comes twice
+        if self.scaling.shift.shape not in ([], *self._scaled_shapes()):
             raise ValueError("scaling: neither one number nor of the row's shape")
         if self.embedding_space_id != self.files[ENCODER].sha256[:16]:
             raise ValueError(f"embedding_space_id: not that of {ENCODER}")
         self._check_golden()
         return self
+
+    def _scaled_shapes(self) -> list[list[int]]:
+        if self.row_schema is None:
+            return [self.row_shape]
+        return [[len(self.row_schema.expanded)]]
+
+    @property
+    def row_schema(self) -> Schema | None:
+        """The columns with names, None for images and unnamed arrays."""
+        return None if self.columns is None else Schema(tuple(self.columns))
+
+    @property
+    def takes_missing(self) -> bool:
+        return self.missing_values == "fill"
 
     def _check_golden(self) -> None:
         rows, *row_shape = self.golden.input.shape or [0]

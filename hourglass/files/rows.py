@@ -88,6 +88,10 @@ class Batch(ABC):
     def column(self, name: str) -> pa.Array:
         """One column as it is written in the file, [n]. Raises FileError when there is none."""
 
+    @abstractmethod
+    def refused(self, row: int, column: str, why: str) -> FileError:
+        """The error for a cell, its row counted in the batch: where it stands in the file, and why it will not do."""
+
 
 @dataclass
 class RowFile(ABC):
@@ -150,6 +154,12 @@ class ArrayBatch(Batch):
         with readable(self.path):
             return pa.array(column.astype(column.dtype.newbyteorder("=")))  # idx is big-endian
 
+    def refused(self, row: int, column: str, why: str) -> FileError:
+        return FileError(
+            f"{self.path}, row {self.first_row + row} (the first is 0), column {column!r}: {why}: correct it or remove "
+            "the row"
+        )
+
     def _index(self, name: str) -> int:
         if self.columns is None or name not in self.columns:
             raise no_such_column(self.path, name, (*(self.columns or ()), *self.extras))
@@ -191,6 +201,13 @@ class TableBatch(Batch):
         except KeyError:
             raise no_such_column(self.path, name, self.table.column_names) from None
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+    def refused(self, row: int, column: str, why: str) -> FileError:
+        cell = value_of(self.column(column), row)
+        if cell is None or not _is_number(cell):
+            return self._bad_cell(row, column)
+        where = f"{self.path}, {self.locate(self.first_row + row)}, column {column!r}"
+        return FileError(f"{where}: {why}: correct it or remove the row")
 
     def _bad_cell(self, row: int, name: str) -> FileError:
         cell = value_of(self.column(name), row)

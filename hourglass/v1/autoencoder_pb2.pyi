@@ -13,10 +13,14 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_FLOAT32: _ClassVar[DataType]
     DATA_TYPE_BOOL: _ClassVar[DataType]
     DATA_TYPE_INT32: _ClassVar[DataType]
+    DATA_TYPE_FLOAT64: _ClassVar[DataType]
+    DATA_TYPE_INT64: _ClassVar[DataType]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_BOOL: DataType
 DATA_TYPE_INT32: DataType
+DATA_TYPE_FLOAT64: DataType
+DATA_TYPE_INT64: DataType
 
 class Tensor(_message.Message):
     __slots__ = ("data_type", "shape", "data")
@@ -27,6 +31,28 @@ class Tensor(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
     def __init__(self, data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Table(_message.Message):
+    __slots__ = ("columns",)
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    def __init__(self, columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "numbers", "texts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    numbers: Tensor
+    texts: Texts
+    def __init__(self, name: _Optional[str] = ..., numbers: _Optional[_Union[Tensor, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ...) -> None: ...
+
+class Texts(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("name", "version", "embedding_space_id")
@@ -39,16 +65,18 @@ class ModelVersion(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., embedding_space_id: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "version", "tensor", "with_stddev")
+    __slots__ = ("model", "version", "tensor", "table", "with_stddev")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
     WITH_STDDEV_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     tensor: Tensor
+    table: Table
     with_stddev: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., with_stddev: bool = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ..., with_stddev: bool = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("model", "embedding", "embedding_stddev")
@@ -61,14 +89,16 @@ class EmbedResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ..., embedding_stddev: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class DenoiseRequest(_message.Message):
-    __slots__ = ("model", "version", "tensor")
+    __slots__ = ("model", "version", "tensor", "table")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     tensor: Tensor
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    table: Table
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ...) -> None: ...
 
 class DenoiseResponse(_message.Message):
     __slots__ = ("model", "reconstruction")
@@ -79,10 +109,11 @@ class DenoiseResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., reconstruction: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("model", "version", "tensor", "false_alarm_rate", "threshold", "control_fdr", "top_features", "feature_errors")
+    __slots__ = ("model", "version", "tensor", "table", "false_alarm_rate", "threshold", "control_fdr", "top_features", "feature_errors")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
     FALSE_ALARM_RATE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     CONTROL_FDR_FIELD_NUMBER: _ClassVar[int]
@@ -91,15 +122,16 @@ class ScoreRequest(_message.Message):
     model: str
     version: int
     tensor: Tensor
+    table: Table
     false_alarm_rate: float
     threshold: float
     control_fdr: bool
     top_features: int
     feature_errors: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., false_alarm_rate: _Optional[float] = ..., threshold: _Optional[float] = ..., control_fdr: bool = ..., top_features: _Optional[int] = ..., feature_errors: bool = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ..., false_alarm_rate: _Optional[float] = ..., threshold: _Optional[float] = ..., control_fdr: bool = ..., top_features: _Optional[int] = ..., feature_errors: bool = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("model", "score", "p_value", "is_anomaly", "threshold", "false_alarm_rate", "reconstruction_error", "clipped", "top_features", "feature_errors")
+    __slots__ = ("model", "score", "p_value", "is_anomaly", "threshold", "false_alarm_rate", "reconstruction_error", "clipped", "top_features", "feature_errors", "missing", "unknown")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     P_VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +142,8 @@ class ScoreResponse(_message.Message):
     CLIPPED_FIELD_NUMBER: _ClassVar[int]
     TOP_FEATURES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     score: Tensor
     p_value: Tensor
@@ -120,7 +154,9 @@ class ScoreResponse(_message.Message):
     clipped: Tensor
     top_features: TopFeatures
     feature_errors: Tensor
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., score: _Optional[_Union[Tensor, _Mapping]] = ..., p_value: _Optional[_Union[Tensor, _Mapping]] = ..., is_anomaly: _Optional[_Union[Tensor, _Mapping]] = ..., threshold: _Optional[float] = ..., false_alarm_rate: _Optional[float] = ..., reconstruction_error: _Optional[_Union[Tensor, _Mapping]] = ..., clipped: _Optional[_Union[Tensor, _Mapping]] = ..., top_features: _Optional[_Union[TopFeatures, _Mapping]] = ..., feature_errors: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    missing: Tensor
+    unknown: Tensor
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., score: _Optional[_Union[Tensor, _Mapping]] = ..., p_value: _Optional[_Union[Tensor, _Mapping]] = ..., is_anomaly: _Optional[_Union[Tensor, _Mapping]] = ..., threshold: _Optional[float] = ..., false_alarm_rate: _Optional[float] = ..., reconstruction_error: _Optional[_Union[Tensor, _Mapping]] = ..., clipped: _Optional[_Union[Tensor, _Mapping]] = ..., top_features: _Optional[_Union[TopFeatures, _Mapping]] = ..., feature_errors: _Optional[_Union[Tensor, _Mapping]] = ..., missing: _Optional[_Union[Tensor, _Mapping]] = ..., unknown: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class TopFeatures(_message.Message):
     __slots__ = ("feature", "share", "observed", "expected")
@@ -203,7 +239,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("model", "variant", "row_shape", "columns", "embedding_size", "score_definition", "calibration", "device", "created", "prior")
+    __slots__ = ("model", "variant", "row_shape", "columns", "embedding_size", "score_definition", "calibration", "device", "created", "prior", "schema", "takes_missing", "aside", "window")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     ROW_SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -214,6 +250,10 @@ class ModelInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     PRIOR_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    TAKES_MISSING_FIELD_NUMBER: _ClassVar[int]
+    ASIDE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     variant: str
     row_shape: _containers.RepeatedScalarFieldContainer[int]
@@ -224,7 +264,43 @@ class ModelInfo(_message.Message):
     device: str
     created: str
     prior: str
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., variant: _Optional[str] = ..., row_shape: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[str]] = ..., embedding_size: _Optional[int] = ..., score_definition: _Optional[str] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., device: _Optional[str] = ..., created: _Optional[str] = ..., prior: _Optional[str] = ...) -> None: ...
+    schema: _containers.RepeatedCompositeFieldContainer[ColumnSchema]
+    takes_missing: bool
+    aside: AsideColumns
+    window: Window
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., variant: _Optional[str] = ..., row_shape: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[str]] = ..., embedding_size: _Optional[int] = ..., score_definition: _Optional[str] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., device: _Optional[str] = ..., created: _Optional[str] = ..., prior: _Optional[str] = ..., schema: _Optional[_Iterable[_Union[ColumnSchema, _Mapping]]] = ..., takes_missing: bool = ..., aside: _Optional[_Union[AsideColumns, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ...) -> None: ...
+
+class ColumnSchema(_message.Message):
+    __slots__ = ("name", "type", "categories")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AsideColumns(_message.Message):
+    __slots__ = ("label", "id", "time", "ignored")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    IGNORED_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    id: str
+    time: str
+    ignored: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, label: _Optional[str] = ..., id: _Optional[str] = ..., time: _Optional[str] = ..., ignored: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Window(_message.Message):
+    __slots__ = ("length", "stride", "step_seconds")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    stride: int
+    step_seconds: float
+    def __init__(self, length: _Optional[int] = ..., stride: _Optional[int] = ..., step_seconds: _Optional[float] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("rows", "false_alarm_rate", "threshold")

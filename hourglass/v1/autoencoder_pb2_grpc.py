@@ -39,7 +39,14 @@ class AutoencoderStub(object):
     SHAPE_MISMATCH    the shape is not [n, ...row shape], or does not fit the number of bytes
     EMPTY             no rows, or no tensor
     TOO_MANY_ROWS     more rows than `Limits.max_rows`: send several requests
-    NON_FINITE        NaN or infinity, with the first such row named
+    NON_FINITE        infinity, with the first such row named; NaN, where the model takes none
+    BAD_CATEGORY      a tensor's number is not a code of its categorical column
+    NO_SCHEMA         a table, but the model's rows have no named columns: send a tensor
+    MISSING_COLUMN    the table lacks a column of the model
+    BAD_COLUMN        a column comes twice, has other rows than the first, or its values are of a
+    kind that the model's column is not
+    BAD_CELL          a cell is missing and the model takes none, or cannot be what its column
+    holds: row and column are named
     NOT_FOUND           MODEL_NOT_FOUND   no such model, or that version is not loaded
     RESOURCE_EXHAUSTED  QUEUE_FULL        too many rows are waiting: retry after the delay in google.rpc.RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED the deadline passed while the rows were queued; they were not run
@@ -104,7 +111,14 @@ class AutoencoderServicer(object):
     SHAPE_MISMATCH    the shape is not [n, ...row shape], or does not fit the number of bytes
     EMPTY             no rows, or no tensor
     TOO_MANY_ROWS     more rows than `Limits.max_rows`: send several requests
-    NON_FINITE        NaN or infinity, with the first such row named
+    NON_FINITE        infinity, with the first such row named; NaN, where the model takes none
+    BAD_CATEGORY      a tensor's number is not a code of its categorical column
+    NO_SCHEMA         a table, but the model's rows have no named columns: send a tensor
+    MISSING_COLUMN    the table lacks a column of the model
+    BAD_COLUMN        a column comes twice, has other rows than the first, or its values are of a
+    kind that the model's column is not
+    BAD_CELL          a cell is missing and the model takes none, or cannot be what its column
+    holds: row and column are named
     NOT_FOUND           MODEL_NOT_FOUND   no such model, or that version is not loaded
     RESOURCE_EXHAUSTED  QUEUE_FULL        too many rows are waiting: retry after the delay in google.rpc.RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED the deadline passed while the rows were queued; they were not run
@@ -227,7 +241,14 @@ class Autoencoder(object):
     SHAPE_MISMATCH    the shape is not [n, ...row shape], or does not fit the number of bytes
     EMPTY             no rows, or no tensor
     TOO_MANY_ROWS     more rows than `Limits.max_rows`: send several requests
-    NON_FINITE        NaN or infinity, with the first such row named
+    NON_FINITE        infinity, with the first such row named; NaN, where the model takes none
+    BAD_CATEGORY      a tensor's number is not a code of its categorical column
+    NO_SCHEMA         a table, but the model's rows have no named columns: send a tensor
+    MISSING_COLUMN    the table lacks a column of the model
+    BAD_COLUMN        a column comes twice, has other rows than the first, or its values are of a
+    kind that the model's column is not
+    BAD_CELL          a cell is missing and the model takes none, or cannot be what its column
+    holds: row and column are named
     NOT_FOUND           MODEL_NOT_FOUND   no such model, or that version is not loaded
     RESOURCE_EXHAUSTED  QUEUE_FULL        too many rows are waiting: retry after the delay in google.rpc.RetryInfo
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED the deadline passed while the rows were queued; they were not run
