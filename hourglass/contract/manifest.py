@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from hourglass.contract.array import Array as Array
 from hourglass.contract.calibration import Calibration
+from hourglass.contract.drift import Sketch
 from hourglass.contract.schema import Column, Schema
 
 MODEL = "model.onnx"
@@ -70,28 +72,6 @@ class Window(_Strict):
     length: Annotated[int, Field(ge=2)]
     stride: Annotated[int, Field(ge=1)]
     step_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-
-class Array(_Strict):
-    """A float32 array, bit for bit: base64 of its little-endian bytes."""
-
-    shape: list[int]
-    base64: str
-
-    @classmethod
-    def pack(cls, values: np.ndarray) -> Array:
-        data = np.asarray(values, dtype="<f4")
-        return cls(shape=list(data.shape), base64=base64.b64encode(data.tobytes()).decode("ascii"))
-
-    def unpack(self) -> np.ndarray:
-        return np.frombuffer(base64.b64decode(self.base64, validate=True), dtype="<f4").reshape(self.shape)
-
-    @model_validator(mode="after")
-    def _check(self) -> Array:
-        if any(size < 0 for size in self.shape):
-            raise ValueError("shape: a negative size")
-        self.unpack()
-        return self
 
 
 class Scaling(_Strict):
@@ -213,6 +193,8 @@ class Manifest(_Strict):
     calibration: Calibration
     # NaN in a row is a missing cell: refused, or left out of the score and filled in by the reconstruction.
     missing_values: Literal["refuse", "fill"] = "refuse"
+    # What the calibration rows look like, to compare traffic with; versions of before have none.
+    drift: Sketch | None = None
     golden: GoldenRows
     provenance: Provenance
 
@@ -230,6 +212,8 @@ class Manifest(_Strict):
             raise ValueError("scaling: neither one number nor of the row's shape")
         if self.embedding_space_id != self.files[ENCODER].sha256[:16]:
             raise ValueError(f"embedding_space_id: not that of {ENCODER}")
+        if self.drift and self.drift.size != (self.row_shape[-1] if self.window else math.prod(self.row_shape)):
+            raise ValueError("drift: not of the row's size")
         self._check_golden()
         return self
 
