@@ -18,7 +18,7 @@ from rich.table import Table
 
 from hourglass.client import Client
 from hourglass.contract.calibration import largest_discovery
-from hourglass.files.rows import value_of
+from hourglass.files.cells import value_of
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 
 _TOP = 10

@@ -8,9 +8,10 @@ know. What becomes of the codes (one-hot, scaling) is inside the model's graphs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +23,10 @@ UNKNOWN = 0
 # float32 holds every whole number up to here.
 MOST_CATEGORIES = 10_000
 TRUE, FALSE = frozenset({"true", "yes", "t", "y"}), frozenset({"false", "no", "f", "n"})
+_FLAGS = {**dict.fromkeys((*TRUE, "1"), 1.0), **dict.fromkeys((*FALSE, "0"), 0.0), "": np.nan}
 _SHOWN = 40
+# A request may name any number of columns: the nearest name is looked for among so many.
+_MOST_NAMES = 1000
 
 
 class SchemaError(ValueError):
@@ -127,9 +131,7 @@ class Schema:
         Columns that the model does not take are ignored. Raises SchemaError for a column that is not there, or holds
         values of another kind.
         """
-        for name in self.names:
-            if name not in table:
-                raise SchemaError(f"no column {name!r}{_nearest(name, list(table))}", name, missing=True)
+        self.check_names(table.keys())
         columns = [self._encode(column, np.asarray(table[column.name])) for column in self.columns]
         rows = np.stack([numbers for numbers, _ in columns], axis=1) if columns else np.empty((0, 0), np.float32)
         problems: dict[int, Problem] = {}
@@ -143,6 +145,12 @@ class Schema:
                     if row not in bad_rows:
                         problems.setdefault(row, Problem(row, column.name, "the cell is missing"))
         return Encoded(rows, tuple(problems[row] for row in sorted(problems)))
+
+    def check_names(self, names: Collection[str]) -> None:
+        """Raises SchemaError for the first column that is not among the names."""
+        for name in self.names:
+            if name not in names:
+                raise SchemaError(f"no column {name!r}{_nearest(name, names)}", name, missing=True)
 
     def check(self, rows: np.ndarray) -> Problem | None:
         """The first cell of rows, float32 [n, ..., columns] without infinities, that is no code of its column."""
@@ -211,11 +219,13 @@ def stripped(cell: object) -> str:
 
 def _from_texts(column: Column, cells: np.ndarray) -> np.ndarray:
     """float64 [n]: NaN where a cell is missing, inf where it can be nothing of the column."""
+    values = cells.tolist()
     if column.type == "boolean":
-        codes = {**dict.fromkeys(TRUE, 1.0), **dict.fromkeys(FALSE, 0.0), "": np.nan}
-        return np.array([codes.get(stripped(cell).lower(), np.inf) for cell in cells.tolist()], dtype=np.float64)
-    known = {**column.codes, "": np.nan}
-    return np.array([known.get(stripped(cell), UNKNOWN) for cell in cells.tolist()], dtype=np.float64)
+        codes = {value: _FLAGS.get(stripped(value).lower(), np.inf) for value in set(values)}
+    else:
+        known = {**column.codes, "": np.nan}
+        codes = {value: known.get(stripped(value), UNKNOWN) for value in set(values)}
+    return np.array([codes[value] for value in values], dtype=np.float64)
 
 
 def _from_numbers(column: Column, cells: np.ndarray) -> np.ndarray:
@@ -239,6 +249,6 @@ def _why(column: Column, cell: object) -> str:
     return f"{shown} is not a finite float32 number"
 
 
-def _nearest(name: str, have: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, have, 1)
+def _nearest(name: str, have: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(islice(have, _MOST_NAMES)), 1)
     return f": did you mean {nearest[0]!r}?" if nearest else ""

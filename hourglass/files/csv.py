@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
+from hourglass.files.cells import NO_NUMBER
 from hourglass.files.rows import FileError, RowFile, TableBatch, check_names, positional
 from hourglass.files.tables import rebatch
 
@@ -29,15 +31,26 @@ _SAMPLE_RECORDS = 50
 # What is meant as a number, also where it will be refused: 1,5 or 1.000.000
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 # What people write where there is no number: no name of a column.
-_MISSING = {"", "nan", "na", "n/a", "null", "none", "inf", "+inf", "-inf", "infinity", "-infinity"}
+_NO_NUMBER = {*NO_NUMBER, "inf", "+inf", "-inf", "infinity", "-infinity"}
+_WHOLE = r"[+-]?\d+"
+_EXPONENT = r"([eE][+-]?\d+)?"
+_WITH = {
+    mark: re.compile(rf"[+-]?(\d+{re.escape(mark)}\d*|{re.escape(mark)}\d+){_EXPONENT}", re.ASCII) for mark in ".,"
+}
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
+# The first line that Excel writes, and understands, to name the delimiter.
+_SEPARATOR = re.compile(rb'(\xef\xbb\xbf)?"?sep=([^\r\n])"?\r?\n')
+_SAVE = "save it as 'CSV UTF-8'"
 
 
 @dataclass
 class CsvFile(RowFile):
-    """A .csv or .csv.gz of UTF-8 text, with or without a header."""
+    """Text in columns, gzipped or not, UTF-8, with or without a header. A row without a single cell is a blank line."""
 
     delimiter: str = ","
+    decimal: str = "."
     header_lines: int = 0  # lines above the first row, blank ones counted
+    nameless: int = 0  # columns after the last one, without name and without content, as spreadsheets write them
 
     def _batches(self, size: int) -> Iterator[TableBatch]:
         assert self.columns is not None
@@ -47,26 +60,30 @@ class CsvFile(RowFile):
             try:
                 for table in rebatch(self._blocks(stream), size):
                     self.read_share = min(1.0, raw.tell() / total)
-                    yield TableBatch(self.path, first_row, table, self._locate)
+                    yield TableBatch(self.path, first_row, table, self._locate, self.decimal)
                     first_row += table.num_rows
             except pa.ArrowInvalid as error:
                 raise self._diagnose(error) from None
 
     def _blocks(self, stream: BinaryIO) -> Iterator[pa.RecordBatch]:
         assert self.columns is not None
-        yield from pyarrow.csv.open_csv(
+        # Text as it is written: ids keep their zeros, and what is not a number gets our message.
+        types = dict.fromkeys(self.columns, pa.string())
+        nothing = {f"\0{i}": pa.null() for i in range(self.nameless)}  # no name in a file has a NUL
+        blocks = pyarrow.csv.open_csv(
             stream,
             # No threads: what they read ahead may still be running when the process ends, which aborts it
             # (apache/arrow issues 34314 and 43604).
             read_options=pyarrow.csv.ReadOptions(
-                column_names=list(self.columns), skip_rows=self.header_lines, block_size=_BLOCK, use_threads=False
+                column_names=[*types, *nothing], skip_rows=self.header_lines, block_size=_BLOCK, use_threads=False
             ),
             parse_options=pyarrow.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-            # Text as it is written: ids keep their zeros, and what is not a number gets our message.
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in self.columns}, strings_can_be_null=False
+                column_types={**types, **nothing}, null_values=[""], strings_can_be_null=False
             ),
         )
+        for block in blocks:
+            yield _without_blank(block.select(list(self.columns)))
 
     def _locate(self, row: int) -> str:
         with _text_of(self.path) as text:
@@ -80,10 +97,15 @@ class CsvFile(RowFile):
         with _text_of(self.path) as text:
             try:
                 for line, cells in _records(text, self.delimiter, self.header_lines):
-                    if len(cells) != len(self.columns):
+                    if len(cells) != len(self.columns) + self.nameless:
                         return FileError(
-                            f"{self.path}, line {line}: {len(cells)} cells, but {len(self.columns)} columns: "
-                            "give every row the same number of cells"
+                            f"{self.path}, line {line}: {len(cells)} cells, but {len(self.columns) + self.nameless} "
+                            "columns: give every row the same number of cells"
+                        )
+                    if beyond := [cell for cell in cells[len(self.columns) :] if cell]:
+                        return FileError(
+                            f"{self.path}, line {line}: {beyond[0]!r} is in a column without a name, which is empty "
+                            "above: give all columns names, in a first line"
                         )
             except UnicodeDecodeError:
                 return _not_utf8(self.path)
@@ -102,39 +124,108 @@ def open_csv(path: Path) -> CsvFile:
     if cut:
         sample = sample[: sample.rfind(b"\n") + 1] or sample  # whole lines
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in sample:
-        raise FileError(f"{path}: not UTF-8 text (UTF-16, or not text at all): save it as CSV in UTF-8")
+        raise FileError(f"{path}: not UTF-8 text (UTF-16, or not text at all): {_SAVE}")
     if not sample.strip(b"\xef\xbb\xbf \t\r\n"):
         raise FileError(f"{path}: the file is empty: it needs at least one row")
+    separator = _SEPARATOR.match(sample)
     try:
-        delimiter, records = _sniff(sample)
+        delimiter, records = _sniff(sample, separator)
     except UnicodeDecodeError:
         raise _not_utf8(path) from None
     except csv.Error as problem:
         raise FileError(f"{path}: {problem}: is a quotation mark never closed?") from None
+    if not records:
+        raise FileError(f"{path}: the file is empty: it needs at least one row")
     _, names = records[0]
-    if not _is_header(path, records):
-        return CsvFile(path, positional(len(names)), (len(names),), None, delimiter=delimiter)
-    if len(records) == 1 and cut:
+    header = _is_header(path, records)
+    rows = records[1:] if header else records
+    if header and not rows and cut:
         raise _too_long(path)
-    if len(records) == 1:
+    if header and not rows:
         raise FileError(f"{path}: a header, but no row below it")
-    columns = check_names(path, [name.strip() or f"c{i}" for i, name in enumerate(names)])
-    header_lines = records[1][0] - 1
-    return CsvFile(path, columns, (len(columns),), None, delimiter=delimiter, header_lines=header_lines)
+    nameless = _nameless(names if header else [""] * len(names), [cells for _, cells in rows])
+    width = len(names) - nameless
+    named = [name.strip() or f"c{i}" for i, name in enumerate(names[:width])]
+    return CsvFile(
+        path,
+        check_names(path, named) if header else positional(width),
+        (width,),
+        None,
+        delimiter=delimiter,
+        decimal="." if delimiter == "," else _decimal(path, rows),
+        header_lines=rows[0][0] - 1 if header else 1 if separator else 0,
+        nameless=nameless,
+    )
 
 
-def _sniff(sample: bytes) -> tuple[str, list[tuple[int, list[str]]]]:
-    """The delimiter under which the first records have the same number of cells, and more than one; the records."""
+def _nameless(names: list[str], rows: list[list[str]]) -> int:
+    """How many columns at the end have neither name nor content."""
+    nameless = 0
+    for i in reversed(range(1, len(names))):
+        if names[i].strip() or any(row[i] for row in rows if i < len(row)):
+            break
+        nameless += 1
+    return nameless
 
+
+def _decimal(path: Path, rows: list[tuple[int, list[str]]]) -> str:
+    """What stands before the fraction of numbers, in columns of nothing but numbers. Raises FileError where that may be
+    either, a point or a comma."""
+    examples: dict[str, list[str]] = {mark: [] for mark in _WITH}
+    for column in zip_longest(*(cells for _, cells in rows), fillvalue=""):
+        present = [cell.strip() for cell in column if _kind(cell) != "missing"]
+        found = {mark: [cell for cell in present if number.fullmatch(cell)] for mark, number in _WITH.items()}
+        if len(present) == sum(map(len, found.values())) + sum(bool(re.fullmatch(_WHOLE, cell)) for cell in present):
+            for mark, cells in found.items():
+                examples[mark] += cells
+    points, commas = examples["."], examples[","]
+    if not commas:
+        return "."
+    if points:
+        raise FileError(
+            f"{path}: {commas[0]!r} and {points[0]!r}: is the comma a decimal one, or the point? Write all numbers of "
+            "the file with decimal points"
+        )
+    if all(_THOUSANDS.fullmatch(cell) for cell in commas):
+        raise FileError(
+            f"{path}: {commas[0]!r}: is the comma a decimal one, or does it separate thousands? Write the numbers with "
+            "decimal points, and thousands without commas"
+        )
+    return ","
+
+
+def _without_blank(block: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows that have a cell with something in it."""
+    blank = None
+    for column in block.columns:
+        empty = pc.equal(pc.utf8_trim_whitespace(column), "")
+        blank = empty if blank is None else pc.and_(blank, empty)
+        if not pc.any(blank).as_py():
+            return block
+    return block if blank is None else block.filter(pc.invert(blank))
+
+
+def _sniff(sample: bytes, separator: re.Match[bytes] | None) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The delimiter, and the first records with the lines they begin on.
+
+    Unless a first line names it, it is the one under which all records have the same number of cells, and more than
+    one; then the one under which most cells are numbers, which decimal commas do not cut.
+    """
     text = io.TextIOWrapper(io.BytesIO(sample), encoding="utf-8-sig", newline="")
 
     def read(delimiter: str) -> list[tuple[int, list[str]]]:
         text.seek(0)
-        return list(islice(_records(text, delimiter), _SAMPLE_RECORDS))
+        return list(islice(_records(text, delimiter, 1 if separator else 0), _SAMPLE_RECORDS))
 
-    def merit(delimiter: str) -> tuple[bool, bool, int]:
-        widths = [len(cells) for _, cells in candidates[delimiter]]
-        return widths[0] > 1, len(set(widths)) == 1, widths[0]
+    if separator:
+        delimiter = separator[2].decode("ascii")
+        return delimiter, read(delimiter)
+
+    def merit(delimiter: str) -> tuple[bool, bool, float, int]:
+        widths = [len(cells) for _, cells in candidates[delimiter]] or [0]
+        kinds = [_kind(cell) for _, cells in candidates[delimiter] for cell in cells]
+        numbers = kinds.count("number") / (len(kinds) - kinds.count("missing") or 1)
+        return widths[0] > 1, len(set(widths)) == 1, numbers, widths[0]
 
     candidates, problem = {}, None
     for delimiter in _DELIMITERS:
@@ -143,7 +234,7 @@ def _sniff(sample: bytes) -> tuple[str, list[tuple[int, list[str]]]]:
         except csv.Error as error:  # too long for one cell: a quotation mark never closed, or the wrong delimiter
             problem = error
     best = max(candidates, key=merit, default="")
-    if problem is not None and (not best or len(candidates[best][0][1]) == 1):
+    if problem is not None and (not best or not candidates[best] or len(candidates[best][0][1]) == 1):
         raise problem
     return best, candidates[best]
 
@@ -174,17 +265,17 @@ def _is_header(path: Path, records: list[tuple[int, list[str]]]) -> bool:
 
 def _kind(cell: str) -> str:
     cell = cell.strip().lower()
-    return "missing" if cell in _MISSING else "number" if _NUMBER.fullmatch(cell) else "text"
+    return "missing" if cell in _NO_NUMBER else "number" if _NUMBER.fullmatch(cell) else "text"
 
 
 def _records(text: TextIO, delimiter: str, skip_lines: int = 0) -> Iterator[tuple[int, list[str]]]:
-    """(line it begins on, cells) of each row; blank lines hold none, as for pyarrow."""
+    """(line it begins on, cells) of each row; blank lines, and those with nothing but blank cells, hold none."""
     for _ in range(skip_lines):
         text.readline()
     reader = csv.reader(text, delimiter=delimiter)
     line = skip_lines + 1
     for cells in reader:
-        if cells:
+        if any(map(str.strip, cells)):
             yield line, cells
         line = skip_lines + reader.line_num + 1
 
@@ -199,8 +290,8 @@ def _not_utf8(path: Path) -> FileError:
             try:
                 content.decode("utf-8")
             except UnicodeDecodeError:
-                return FileError(f"{path}, line {line}: not UTF-8 text: save the file as CSV in UTF-8")
-    return FileError(f"{path}: not UTF-8 text: save the file as CSV in UTF-8")
+                return FileError(f"{path}, line {line}: not UTF-8 text (but Windows-1252, perhaps): {_SAVE}")
+    return FileError(f"{path}: not UTF-8 text: {_SAVE}")
 
 
 @contextmanager

@@ -23,7 +23,8 @@ _READERS: dict[str, Callable[[Path], RowFile]] = {
 def open_rows(path: Path) -> RowFile:
     """Looks at a file's start and says what its rows are; `batches` of the answer reads them.
 
-    .csv, .csv.gz, .parquet, .npy, .npz (the array `X`), idx and idx.gz, or a folder of .png. Raises FileError.
+    .csv, .tsv, .txt and .data, gzipped or not, .parquet, .npy, .npz (the array `X`), idx and idx.gz, or a folder of
+    .png. Raises FileError.
     """
     with readable(path):
         if path.is_dir():
@@ -31,7 +32,7 @@ def open_rows(path: Path) -> RowFile:
         kind = kind_of(path)
         if kind not in _READERS or (path.name.lower().endswith(".gz") and kind not in (".csv", "idx")):
             raise FileError(
-                f"{path}: not a kind of file that is read here: .csv, .csv.gz, .parquet, .npy, .npz, idx, idx.gz, "
-                "or a folder of .png"
+                f"{path}: not a kind of file that is read here: .csv, .tsv, .txt, .data, any of them .gz, .parquet, "
+                ".npy, .npz, idx, idx.gz, or a folder of .png"
             )
         return _READERS[kind](path)

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from hourglass.files.cells import is_missing, numbers, value_of, why_no_number
+
+_ARRAYS = (".parquet", ".npy", ".npz")
 
 
 class FileError(Exception):
@@ -35,11 +38,15 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def kind_of(path: Path) -> str:
-    """The file's kind, by its name: '.csv' for pumps.csv and pumps.csv.gz; '' when the name says nothing."""
+    """The file's kind, by its name: '.csv' for any text in columns, gzipped or not; '' when the name says nothing."""
     name = path.name.lower().removesuffix(".gz")
-    if ("idx" in name and Path(name).suffix in ("", ".idx")) or name.endswith("-ubyte"):
+    suffix = Path(name).suffix
+    if ("idx" in name and suffix in ("", ".idx")) or name.endswith("-ubyte"):
         return "idx"
-    return Path(name).suffix
+    zipped = name != path.name.lower()
+    if suffix in (".tsv", ".txt") or suffix.startswith(".data") or (zipped and suffix not in _ARRAYS):
+        return ".csv"  # of a gzipped file whose name says nothing more, its content decides
+    return suffix
 
 
 def no_such_column(path: Path, name: str, have: Sequence[str]) -> FileError:
@@ -72,25 +79,53 @@ def check_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:
 class Batch(ABC):
     """Consecutive rows of a file."""
 
+    path: Path
     first_row: int  # 0-based, counted in the whole file
+    decimal: str = "."  # what stands before the fraction of a number that is written as text
 
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
-    def numbers(self, columns: Sequence[str] | None = None) -> np.ndarray:
+    def numbers(self, columns: Sequence[str] | None = None, *, missing: bool = False) -> np.ndarray:
         """float32 [n, *row_shape], or [n, len(columns)] in that order; units as in the file.
 
-        Raises FileError, naming line or row and column, for text, missing and non-finite cells.
+        missing: whether cells may be missing, which are then NaN. Raises FileError, naming line or row and column, for
+        text and infinite cells, and for missing ones where none may be.
         """
+        values = self.unchecked(columns)
+        usable = ~np.isinf(values) if missing else np.isfinite(values)
+        if not usable.all():
+            row, *position = np.argwhere(~usable)[0].tolist()
+            names = self._names() if columns is None else columns
+            where = ",".join(map(str, position)) if names is None else names[position[0]]
+            raise self.refused(row, where, why_no_number(self.cell(row, where), self.decimal))
+        return values
+
+    @abstractmethod
+    def unchecked(self, columns: Sequence[str] | None = None) -> np.ndarray:
+        """As `numbers`, with infinity where a cell is no number and NaN where it is missing."""
 
     @abstractmethod
     def column(self, name: str) -> pa.Array:
         """One column as it is written in the file, [n]. Raises FileError when there is none."""
 
     @abstractmethod
-    def refused(self, row: int, column: str, why: str) -> FileError:
+    def cell(self, row: int, where: str) -> Any:
+        """A cell as a Python value. where: its column, or "3,5", where it stands in a row without columns."""
+
+    def refused(self, row: int, where: str, why: str) -> FileError:
         """The error for a cell, its row counted in the batch: where it stands in the file, and why it will not do."""
+        place = f"position {where}" if self._names() is None else f"column {where!r}"
+        remedy = "fill it in" if is_missing(self.cell(row, where)) else "correct it"
+        return FileError(f"{self.path}, {self._row(row)}, {place}: {why}: {remedy} or remove the row")
+
+    @abstractmethod
+    def _names(self) -> Sequence[str] | None:
+        """Of the last dimension; None for images and arrays of rank >= 3."""
+
+    @abstractmethod
+    def _row(self, row: int) -> str:
+        """What people look for in the file: 'line 7'."""
 
 
 @dataclass
@@ -132,33 +167,26 @@ class ArrayBatch(Batch):
     def __len__(self) -> int:
         return len(self.values)
 
-    def numbers(self, columns: Sequence[str] | None = None) -> np.ndarray:
-        values = self.values
-        if columns is not None:
-            values = values[:, [self._index(name) for name in columns]]
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
-            values = values.astype(np.float32)
-        finite = np.isfinite(values)
-        if not finite.all():
-            row, *position = np.argwhere(~finite)[0].tolist()
-            names = columns if columns is not None else self.columns
-            where = f"column {names[position[0]]!r}" if names else f"position {position}"
-            raise FileError(
-                f"{self.path}, row {self.first_row + row} (the first is 0), {where}: {values[row][tuple(position)]} "
-                "is not a finite float32 number: fill it in or remove the row"
-            )
-        return values
+    def unchecked(self, columns: Sequence[str] | None = None) -> np.ndarray:
+        values = self.values if columns is None else self.values[:, [self._index(name) for name in columns]]
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+            return values.astype(np.float32)
 
     def column(self, name: str) -> pa.Array:
         column = self.extras[name] if name in self.extras else self.values[:, self._index(name)]
         with readable(self.path):
             return pa.array(column.astype(column.dtype.newbyteorder("=")))  # idx is big-endian
 
-    def refused(self, row: int, column: str, why: str) -> FileError:
-        return FileError(
-            f"{self.path}, row {self.first_row + row} (the first is 0), column {column!r}: {why}: correct it or remove "
-            "the row"
-        )
+    def cell(self, row: int, where: str) -> Any:
+        if self.columns is None:
+            return self.values[(row, *map(int, where.split(",")))].item()
+        return value_of(self.column(where), row)
+
+    def _names(self) -> tuple[str, ...] | None:
+        return self.columns
+
+    def _row(self, row: int) -> str:
+        return f"row {self.first_row + row} (the first is 0)"
 
     def _index(self, name: str) -> int:
         if self.columns is None or name not in self.columns:
@@ -174,84 +202,32 @@ class TableBatch(Batch):
     first_row: int
     table: pa.Table
     locate: Callable[[int], str]  # row of the file -> what people look for: 'line 7'
+    decimal: str = "."
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def numbers(self, columns: Sequence[str] | None = None) -> np.ndarray:
-        names = self.table.column_names if columns is None else columns
+    def unchecked(self, columns: Sequence[str] | None = None) -> np.ndarray:
+        names = self._names() if columns is None else columns
         values = np.empty((len(self), len(names)), dtype=np.float32)
-        bad: list[tuple[int, str]] = []
-        for i, name in enumerate(names):
-            column = self.column(name)
-            try:
-                values[:, i] = _to_float32(column)
-                unusable = ~np.isfinite(values[:, i])
-                if unusable.any():
-                    bad.append((int(unusable.argmax()), name))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                bad.append((_first_text(column), name))
-        if bad:
-            raise self._bad_cell(*min(bad, key=lambda cell: cell[0]))
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+            for i, name in enumerate(names):
+                values[:, i] = numbers(self.column(name), self.decimal)
         return values
 
     def column(self, name: str) -> pa.Array:
         try:
             column = self.table.column(name).combine_chunks()
         except KeyError:
-            raise no_such_column(self.path, name, self.table.column_names) from None
+            raise no_such_column(self.path, name, self._names()) from None
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
-    def refused(self, row: int, column: str, why: str) -> FileError:
-        cell = value_of(self.column(column), row)
-        if cell is None or not _is_number(cell):
-            return self._bad_cell(row, column)
-        where = f"{self.path}, {self.locate(self.first_row + row)}, column {column!r}"
-        return FileError(f"{where}: {why}: correct it or remove the row")
+    def cell(self, row: int, where: str) -> Any:
+        return value_of(self.column(where), row)
 
-    def _bad_cell(self, row: int, name: str) -> FileError:
-        cell = value_of(self.column(name), row)
-        where = f"{self.path}, {self.locate(self.first_row + row)}, column {name!r}"
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
-            return FileError(f"{where}: the cell is empty: fill it in or remove the row")
-        shown = repr(cell) if len(repr(cell)) <= 40 else repr(cell)[:40] + "…"
-        if _is_number(cell):
-            return FileError(f"{where}: {shown} is not a finite float32 number: correct it or remove the row")
-        return FileError(f"{where}: {shown} is not a number: correct it or leave this column out")
+    def _names(self) -> list[str]:
+        names: list[str] = self.table.column_names
+        return names
 
-
-def value_of(column: pa.Array, row: int) -> Any:
-    """A cell as a Python value; as text where Python has none."""
-    try:
-        return column[row].as_py()
-    except ValueError:  # nanoseconds
-        return column.slice(row, 1).cast(pa.string())[0].as_py()
-
-
-def _to_float32(column: pa.Array) -> np.ndarray:
-    """float32 [n]; NaN where a cell is missing. Raises ArrowInvalid where a cell is text."""
-    # Not "safe": an integer above 2**24 is rounded like any other number.
-    try:
-        numbers = column.cast(pa.float32(), safe=False)
-    except pa.ArrowInvalid:
-        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
-            raise
-        trimmed = pc.ascii_trim_whitespace(column)
-        present = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, column.type), trimmed)
-        numbers = present.cast(pa.float32())
-    values: np.ndarray = numbers.to_numpy(zero_copy_only=False)
-    return values
-
-
-def _first_text(column: pa.Array) -> int:
-    cells = ((row, value_of(column, row)) for row in range(len(column)))
-    rows = (row for row, cell in cells if cell is not None and not _is_number(cell))
-    return next(rows, 0)  # none: a column of dates, say, without a single one
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        _to_float32(pa.array([cell]))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return False
-    return True
+    def _row(self, row: int) -> str:
+        return self.locate(self.first_row + row)

@@ -387,7 +387,7 @@ def test_a_bad_row_far_into_the_file_leaves_nothing_behind(
     with table.open("a") as stream:
         stream.write("x,1,2,3,?,id\n")
     assert hourglass(named, "score", table, "--out", table.with_name("out.csv")) == 2
-    assert "line 2502, column 'c': '?' is not a number" in error_of(capsys)
+    assert "line 2502, column 'c': '?' is a missing value" in error_of(capsys)
     assert [entry.name for entry in table.parent.iterdir()] == ["in.csv"]
 
 

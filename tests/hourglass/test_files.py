@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -181,6 +182,54 @@ def test_parquet_columns_keep_their_types(tmp_path: Path) -> None:
     assert batch.column("word").to_pylist() == ["u", "v"]
 
 
+@pytest.mark.parametrize(
+    ("content", "columns", "rows"),
+    [
+        (b"\xef\xbb\xbfa;b\r\n1,5;-2\r\n,25;1e3\r\n", ("a", "b"), [[1.5, -2], [0.25, 1000]]),
+        (b"1,5;2,5\n3,5;4,5\n", ("c0", "c1"), [[1.5, 2.5], [3.5, 4.5]]),
+        (b"a\tb\n0,123\t1\n", ("a", "b"), [[0.123, 1]]),
+        (b"sep=;\r\na;b\r\n1;2\r\n", ("a", "b"), [[1, 2]]),
+        (b'\xef\xbb\xbf"sep=^"\n1^2\n3^4\n', ("c0", "c1"), [[1, 2], [3, 4]]),
+        (b"a;b;;\r\n1;2;;\r\n3;4;;\r\n;;;\r\n;;;\r\n", ("a", "b"), [[1, 2], [3, 4]]),
+        (b"a,b\n1,2\n , \n\n3,4\n", ("a", "b"), [[1, 2], [3, 4]]),
+        (b",a,b\n0,1,2\n", ("c0", "a", "b"), [[0, 1, 2]]),
+        (b"39, 1, +2.5 \n50,\t2,.5\n", ("c0", "c1", "c2"), [[39, 1, 2.5], [50, 2, 0.5]]),
+    ],
+    ids=["decimal commas", "without a header", "tabs", "sep=;", "sep=^", "empty ends", "blank", "index", "padded"],
+)
+def test_spreadsheets_are_read(tmp_path: Path, content: bytes, columns: tuple[str, ...], rows: list[Any]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    assert open_rows(path).columns == columns
+    np.testing.assert_array_equal(read(path), np.array(rows, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    "name", ["t.tsv", "t.txt", "adult.data", "kdd.data_10_percent", "kdd.data_10_percent.gz", "t.gz"]
+)
+def test_text_in_columns_has_many_names(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    content = b"1, x, 2\n3, ?, 4\n"
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert read(path, columns=["c0", "c2"]).tolist() == [[1, 2], [3, 4]]
+
+
+def test_missing_cells_are_nan_where_they_may_be(tmp_path: Path) -> None:
+    for marker in ("", " ", "NA", "n/a", "NaN", "null", "None", "?", "#N/A"):
+        (tmp_path / "t.csv").write_text(f"a,b\n1,{marker}\n")
+        [batch] = open_rows(tmp_path / "t.csv").batches(9)
+        np.testing.assert_array_equal(batch.numbers(missing=True), [[1, np.nan]])
+        with pytest.raises(FileError, match=r"line 2, column 'b': .*fill it in or remove the row"):
+            batch.numbers()
+    np.save(tmp_path / "a.npy", [[1, np.nan]])
+    [batch] = open_rows(tmp_path / "a.npy").batches(9)
+    np.testing.assert_array_equal(batch.numbers(missing=True), [[1, np.nan]])
+    np.save(tmp_path / "a.npy", [[1, np.nan], [np.inf, 1]])
+    [batch] = open_rows(tmp_path / "a.npy").batches(9)
+    with pytest.raises(FileError, match=r"row 1 .*column 'c0': inf is not a finite"):
+        batch.numbers(missing=True)
+
+
 def test_a_file_can_be_read_again_and_by_two_at_once(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("\n".join(str(i) for i in range(100)))
@@ -249,24 +298,38 @@ def test_a_header_of_several_lines_and_nameless_columns(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf\n \n", "the file is empty"),
         (b"a,b\n", "a header, but no row below it"),
         (b"a,b,a\n1,2,3\n", "two columns are called 'a': rename one"),
-        (b"a,b\n1,2\n\n3,x\n", r"line 4, column 'b': 'x' is not a number: correct it or leave this column out"),
+        (b"a,b\n1,2\n\n3,x\n", r"line 4, column 'b': 'x' is not a number: correct it or remove the row"),
         (b"1,2\n3,x\n", r"line 2, column 'c1': 'x' is not a number"),
         (b"id,1,2\n5,6,7\n", r"line 1: a header or a row\? 'id' is text above numbers, but '1' is a number"),
         (b"1,x\n3,4\n,\n", r"line 1: a header or a row\? 'x' is text above numbers, but '1' is a number"),
         (b"k1,2\nk2,3\n", r"line 1, column 'c0': 'k1' is not a number"),
-        (b"nan,2\n1,3\n", r"line 1, column 'c0': 'nan' is not a finite float32 number"),
+        (b"nan,2\n1,3\n", r"line 1, column 'c0': 'nan' is a missing value: fill it in or remove the row"),
         (b"inf\n1\n", r"line 1, column 'c0': 'inf' is not a finite float32 number"),
-        (b"1,5\t2\n2\t3\n", r"line 1, column 'c0': '1,5' is not a number"),
         (b"a,b\n1,2\n3,\n", r"line 3, column 'b': the cell is empty: fill it in or remove the row"),
         (b"a,b\n1,2\n3,  \n", r"line 3, column 'b': the cell is empty"),
-        (b"a,b\n1,nan\n", r"line 2, column 'b': 'nan' is not a finite float32 number"),
+        (b"a,b\n1,nan\n", r"line 2, column 'b': 'nan' is a missing value"),
         (b"a,b\n1,2\n-inf,1\n", r"line 3, column 'a': '-inf' is not a finite"),
         (b"a,b\n1,1e39\n", r"line 2, column 'b': '1e39' is not a finite float32 number"),
-        (b"a,b\n1,NA\n", r"line 2, column 'b': 'NA' is not a number"),
-        (b"a;b\n1,5;2\n", r"line 2, column 'a': '1,5' is not a number"),
+        (b"a,b\n1, NA\n", r"line 2, column 'b': ' NA' is a missing value"),
+        (b"a,b\n1,1_000\n", r"line 2, column 'b': '1_000' is not a number"),
+        (b"a;b\n1,5;2\n3;4.5\n", r"'1,5' and '4.5': is the comma a decimal one, or the point\? Write all numbers"),
+        (b"a;b\n1,234;2\n3;4\n", r"'1,234': is the comma a decimal one, or does it separate thousands\? Write"),
+        (
+            b"a;b\n1,5;2\n" + b"3;4\n" * 60 + b"5;4.5\n",
+            r"line 63, column 'b': '4.5' is not a number with a decimal comma",
+        ),
+        (b"a;b\n1,5;2\n" + b"3;4\n" * 60 + b"1.000,5;4\n", r"line 63, column 'a': '1.000,5' is not a number"),
+        (b"a;b;\n1;2;\n" + b"3;4;\n" * 60 + b"3;4;x\n", r"line 63: 'x' is in a column without a name, which is empty"),
+        (b"a;b;a\n1;2;3\n", "two columns are called 'a': rename one"),
+        (b"a;b\n;\n \n", "a header, but no row below it"),
+        (b";;\n", "a header, but no row below it"),
+        (
+            "größe;b\n1;2\n".encode("cp1252"),
+            r"line 1: not UTF-8 text \(but Windows-1252, perhaps\): save it as 'CSV UTF",
+        ),
         (b"a,b\n1,2\n3\n", r"line 3: 1 cells, but 2 columns: give every row the same number"),
         (b"a,b\n1,2\n\n3,4,5\n", r"line 4: 3 cells, but 2 columns"),
-        (b"a,b\n1,2\n\xff,4\n", r"line 3: not UTF-8 text: save the file as CSV in UTF-8"),
+        (b"a,b\n1,2\n\xff,4\n", r"line 3: not UTF-8 text"),
         ("a,b\n1,2\n".encode("utf-16"), "UTF-16, or not text at all"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "not text at all"),
         (b'a,b\n1,"2\n3,4\n', r"line 2, column 'b': '2\\n3,4\\n' is not a number"),
@@ -403,8 +466,8 @@ def objects(path: Path) -> None:
         ("a.npy", lambda p: np.save(p, np.array([["x"]])), "not numbers"),
         ("a.npy", lambda p: np.save(p, np.array([[1j]])), "not numbers"),
         ("a.npy", objects, "not numbers"),
-        ("a.npy", lambda p: np.save(p, np.array([[1, np.nan]])), r"row 0 .*column 'c1': nan is not a finite"),
-        ("a.npy", lambda p: np.save(p, np.full((1, 2, 2), np.inf)), r"row 0 .*position \[0, 0\]: inf"),
+        ("a.npy", lambda p: np.save(p, np.array([[1, np.nan]])), r"row 0 .*column 'c1': nan is a missing value"),
+        ("a.npy", lambda p: np.save(p, np.full((1, 2, 2), np.inf)), r"row 0 .*position 0,0: inf is not a finite"),
         ("a.npy", lambda p: p.write_bytes(b"no array"), "cannot be read as .npy"),
         ("a.npy", lambda p: p.write_bytes(b""), "cannot be read as .npy"),
         ("a.npz", lambda p: write_npz(p, a=np.zeros((2, 2)), b=np.zeros((2, 2))), "holds a, b: call the array .* 'X'"),
@@ -433,7 +496,7 @@ def objects(path: Path) -> None:
         ("a.idx.gz", lambda p: p.write_bytes(b"not gzip"), "cannot be read as idx"),
         ("a.csv.gz", lambda p: p.write_bytes(gzip.compress(b"1,2\n" * 9999)[:-9]), "cannot be read as .csv"),
         ("a.csv.gz", lambda p: p.write_bytes(b"1,2\n"), "cannot be read as .csv"),
-        ("a.txt", lambda p: p.write_bytes(b"1,2\n"), "not a kind of file that is read here: .csv"),
+        ("a.xlsx", lambda p: p.write_bytes(b"1,2\n"), "not a kind of file that is read here: .csv"),
         ("a.npy.gz", lambda p: p.write_bytes(b""), "not a kind of file"),
         ("gone.csv", lambda p: None, "no such file"),
         ("folder", lambda p: p.mkdir(), "no .png in this folder"),
