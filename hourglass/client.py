@@ -24,7 +24,7 @@ import grpc.aio
 from hourglass import steps
 from hourglass.connection import Connection
 from hourglass.errors import HourglassError, from_rpc
-from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
 from hourglass.steps import Ask, Give, Pause, Start, Steps, Wait
 from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
 
@@ -91,6 +91,10 @@ class Client(_Base):
     def model(self, name: str, version: int | None = None) -> ModelInfo:
         """What a model takes and gives; the newest version unless one is named."""
         return self._only(steps.get_model(name, version))
+
+    def drift(self, name: str, version: int | None = None) -> ModelDrift:
+        """How far the rows that came to the server last are from the calibration rows, and what those look like."""
+        return self._only(steps.get_drift(name, version))
 
     def embed(self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False) -> Embeddings:
         """rows: array-like [n, ...row shape], n >= 1, in the units of the training data. with_stddev: also how sure
@@ -250,6 +254,9 @@ class AsyncClient(_Base):
 
     async def model(self, name: str, version: int | None = None) -> ModelInfo:
         return await self._only(steps.get_model(name, version))
+
+    async def drift(self, name: str, version: int | None = None) -> ModelDrift:
+        return await self._only(steps.get_drift(name, version))
 
     async def embed(
         self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import grpc
 import numpy as np
+from pydantic import ValidationError
 
+from hourglass.contract.array import Array
 from hourglass.contract.calibration import benjamini_hochberg
+from hourglass.contract.drift import Distribution, Drift, Sketch
 from hourglass.errors import HourglassError
 from hourglass.v1 import autoencoder_pb2 as pb
 
@@ -219,6 +222,35 @@ class Scores:
         return replace(self, is_anomaly=is_anomaly, threshold=threshold)
 
 
+@dataclass(frozen=True)
+class ModelDrift:
+    """sketch: what the calibration rows look like. now: how far the rows that came to the server last are from them;
+    None where it does not look."""
+
+    sketch: Sketch
+    now: Drift | None
+    model: ModelVersion
+
+    @classmethod
+    def decode(cls, answer: pb.GetDriftResponse) -> Self:
+        """Raises HourglassError when it does not fit together."""
+        sketch = answer.sketch
+        try:
+            decoded = Sketch(
+                rows=sketch.rows,
+                overlap=sketch.overlap,
+                size=sketch.size,
+                categorical=tuple(sketch.categorical),
+                features=_distribution(sketch.edges, sketch.shares),
+                score=_distribution(sketch.score_edges, sketch.score_shares),
+                clipped=sketch.clipped,
+            )
+        except ValidationError as error:
+            raise _bad_answer(f"no sketch: {error.errors()[0]['msg']}") from None
+        drift = _drift(answer.drift, decoded.features.features) if answer.HasField("drift") else None
+        return cls(decoded, drift, _version(answer.model))
+
+
 def as_rows(rows: Any) -> np.ndarray:
     """Any array-like of real numbers, its shape and dtype kept. Raises TypeError for what is not numbers."""
     array = np.asarray(rows)
@@ -257,6 +289,18 @@ def _version(message: pb.ModelVersion) -> ModelVersion:
     return ModelVersion(message.name, message.version, message.embedding_space_id)
 
 
+def _distribution(edges: pb.Tensor, shares: pb.Tensor) -> Distribution:
+    arrays = (Array.pack(_array(tensor, *tensor.shape[:1])) for tensor in (edges, shares))
+    return Distribution(**dict(zip(("edges", "shares"), arrays, strict=True)))
+
+
+def _drift(message: pb.Drift, features: int) -> Drift:
+    # The class's names are the message's.
+    sent = {field.name: getattr(message, field.name) for field in fields(Drift)}
+    values: dict[str, Any] = {n: _array(v, features) if isinstance(v, pb.Tensor) else v for n, v in sent.items()}
+    return Drift(**values)
+
+
 def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -265,7 +309,9 @@ def _array(message: pb.Tensor, rows: int) -> np.ndarray:
     dtype = _DTYPES.get(message.data_type)
     shape, data = tuple(message.shape), message.data  # read once: each look copies the bytes
     if dtype is None or shape[:1] != (rows,) or len(data) != dtype.itemsize * int(np.prod(shape)):
-        raise HourglassError(
-            grpc.StatusCode.INTERNAL, "BAD_ANSWER", f"the server's answer is not an array of {rows} rows: {list(shape)}"
-        )
+        raise _bad_answer(f"not an array of {rows} rows: {list(shape)}")
     return np.frombuffer(bytearray(data), dtype=dtype).reshape(shape)  # the caller's own, to write into as well
+
+
+def _bad_answer(why: str) -> HourglassError:
+    return HourglassError(grpc.StatusCode.INTERNAL, "BAD_ANSWER", f"the server's answer is {why}")

@@ -17,7 +17,7 @@ import grpc
 
 from hourglass import messages
 from hourglass.errors import HourglassError
-from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -228,6 +228,12 @@ def list_models() -> Steps[list[ModelInfo]]:
 def get_model(name: str, version: int | None) -> Steps[ModelInfo]:
     """GetModel."""
     yield Give(ModelInfo.decode((yield from _look_up(name, version)).model))
+
+
+def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
+    """GetDrift."""
+    answer = yield from _ask(Ask("GetDrift", pb.GetDriftRequest(model=name, version=version or 0)))
+    yield Give(ModelDrift.decode(answer))
 
 
 def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
         float,
         Field(ge=0, le=86400, description="after SIGTERM: time to go on serving while health says NOT_SERVING"),
     ] = 35
+    drift_window_rows: Annotated[
+        int,
+        Field(
+            ge=0, le=2**30, description="rows of traffic that are compared with a model's calibration rows; 0: none are"
+        ),
+    ] = 2000
     threads: Annotated[
         int, Field(ge=0, le=1024, description="threads one batch is computed on; 0: as many as the cgroup has cores")
     ] = 0

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from hourglass.contract.drift import Sketch
 from hourglass.contract.manifest import (
     CLIPPED,
     DECODER,
@@ -22,6 +23,7 @@ from hourglass.contract.manifest import (
     Manifest,
 )
 from service.batcher import Answer, Batcher
+from service.drift import Tracker
 from service.errors import ModelNotFound, Unsupported
 
 
@@ -35,6 +37,8 @@ class LiveModel:
     device: str
     # One for each graph: MODEL, ENCODER, DECODER.
     batchers: Mapping[str, Batcher]
+    # Whether traffic drifts; None where that is not known or not asked.
+    drift: Tracker | None
 
     async def embed(self, rows: np.ndarray, timeout: float | None, *, with_stddev: bool = False) -> Answer:
         """float32 [n, *row_shape] -> EMBEDDING and, if asked, EMBEDDING_STDDEV, [n, embedding_size] each.
@@ -44,11 +48,15 @@ class LiveModel:
         if with_stddev:
             self._check_prior("its embeddings have no standard deviation")
         outputs = (EMBEDDING, EMBEDDING_STDDEV) if with_stddev else (EMBEDDING,)
-        return await self.batchers[ENCODER].submit(rows, outputs, timeout)
+        answer = await self.batchers[ENCODER].submit(rows, outputs, timeout)
+        self._observe(rows)
+        return answer
 
     async def denoise(self, rows: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, *row_shape] -> the same shape and units."""
-        return (await self.batchers[MODEL].submit(rows, (RECONSTRUCTION,), timeout))[RECONSTRUCTION]
+        answer = await self.batchers[MODEL].submit(rows, (RECONSTRUCTION,), timeout)
+        self._observe(rows)
+        return answer[RECONSTRUCTION]
 
     async def score(self, rows: np.ndarray, timeout: float | None, *, explain: bool = False) -> Answer:
         """float32 [n, *row_shape] -> SCORE, RECONSTRUCTION_ERROR and CLIPPED, [n] each; and if asked to explain them,
@@ -56,7 +64,9 @@ class LiveModel:
         outputs: tuple[str, ...] = (SCORE, RECONSTRUCTION_ERROR, CLIPPED)
         if explain:
             outputs += (FEATURE_ERROR, RECONSTRUCTION)
-        return await self.batchers[MODEL].submit(rows, outputs, timeout)
+        answer = await self.batchers[MODEL].submit(rows, outputs, timeout)
+        self._observe(rows, answer)
+        return answer
 
     async def decode(self, embeddings: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, embedding_size] -> [n, *row_shape], in input units."""
@@ -69,9 +79,24 @@ class LiveModel:
         embeddings = draws.standard_normal((rows, self.manifest.embedding_size), dtype=np.float32)
         return await self.decode(embeddings, timeout)
 
+    @property
+    def sketch(self) -> Sketch:
+        """Of the calibration rows. Raises Unsupported where the version was made without one."""
+        if self.manifest.drift is None:
+            raise Unsupported(
+                f"version {self.version} of {self.name!r} says nothing of how its calibration rows are distributed: "
+                "export it anew, or calibrate it",
+                reason="NO_SKETCH",
+            )
+        return self.manifest.drift
+
     async def close(self) -> None:
         for batcher in self.batchers.values():
             await batcher.close()
+
+    def _observe(self, rows: np.ndarray, answer: Answer | None = None) -> None:
+        if self.drift:
+            self.drift.observe(rows, answer)
 
     def _check_prior(self, so: str) -> None:
         if self.manifest.prior is None:

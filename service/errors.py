@@ -1,10 +1,10 @@
 """Every error a caller can meet, each with its gRPC code.
 
 ServiceError
-├ InvalidInput        INVALID_ARGUMENT    MALFORMED, BAD_DTYPE, SHAPE_MISMATCH, EMPTY, TOO_MANY_ROWS, NON_FINITE, ...
+├ InvalidInput        INVALID_ARGUMENT    MALFORMED, BAD_DTYPE, SHAPE_MISMATCH, EMPTY, TOO_MANY_ROWS, BAD_CELL, ...
 ├ BadCredential       UNAUTHENTICATED     BAD_CREDENTIAL
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
-├ Unsupported         FAILED_PRECONDITION NO_PRIOR: the model cannot do this
+├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
 ├ ShuttingDown        UNAVAILABLE         SHUTTING_DOWN

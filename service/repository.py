@@ -13,6 +13,7 @@ from hourglass.contract import layout
 from hourglass.contract.manifest import GRAPHS
 from service import session
 from service.batcher import Batcher
+from service.drift import Tracker
 from service.engine import LiveModel
 from service.errors import StartError
 from service.metrics import Metrics
@@ -32,6 +33,7 @@ class Repository:
     max_batch_rows: int
     max_queue_rows: int
     max_queue_bytes: int
+    drift_window_rows: int
 
     async def load(self) -> list[LiveModel]:
         """Of each model the newest versions that verify. Raises StartError when a model has none, or there is none."""
@@ -89,7 +91,9 @@ class Repository:
             )
             for file, opened in sessions.items()
         }
-        model = LiveModel(name, version, artefact.manifest, self.device, batchers)
+        tracked = self.drift_window_rows and artefact.manifest.drift
+        drift = Tracker(name, version, artefact.manifest, self.drift_window_rows) if tracked else None
+        model = LiveModel(name, version, artefact.manifest, self.device, batchers, drift)
         seconds = time.perf_counter() - started
         self.metrics.model_loaded(model, seconds)
         log.info(

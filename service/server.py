@@ -60,6 +60,7 @@ async def _serve(settings: Settings) -> None:
         max_batch_rows=settings.max_batch_rows,
         max_queue_rows=settings.max_queue_rows,
         max_queue_bytes=settings.max_queue_bytes,
+        drift_window_rows=settings.drift_window_rows,
     )
     loading = asyncio.create_task(repository.load())
     await stop.asked_before(loading)

@@ -8,6 +8,7 @@ Nobody keeps rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,11 @@ class Distribution(_Strict):
         """The edges, unpacked."""
         return self.edges.unpack()
 
+    @cached_property
+    def before(self) -> np.ndarray:
+        """The shares, unpacked: float64."""
+        return self.shares.unpack().astype(np.float64)
+
     @property
     def features(self) -> int:
         return self.edges.shape[1]
@@ -100,7 +106,7 @@ class Distribution(_Strict):
     def ks(self, shares: np.ndarray) -> np.ndarray:
         """Kolmogorov and Smirnov's distance, the largest difference of two distribution functions, at the edges; a
         missing value lies beyond every number. shares: float [10, k], of others -> float64 [k] in [0, 1]."""
-        distances: np.ndarray = np.abs(shares - self.shares.unpack()).max(axis=0)
+        distances: np.ndarray = np.abs(shares - self.before).max(axis=0)
         return distances
 
     def psi(self, shares: np.ndarray, rows: int) -> np.ndarray:
@@ -111,7 +117,7 @@ class Distribution(_Strict):
         about (bins - 1) (1 / rows + 1 / calibration rows) (Yurdakul 2018, "Statistical properties of population
         stability index"); practice calls 0.1 a moderate and 0.25 a large change.
         """
-        p, q = (_bins(at_edges, 0.5 / max(rows, 1)) for at_edges in (shares, self.shares.unpack()))
+        p, q = (_bins(at_edges, 0.5 / max(rows, 1)) for at_edges in (shares, self.before))
         indices: np.ndarray = ((p - q) * np.log(p / q)).sum(axis=0)
         return indices
 
@@ -134,7 +140,10 @@ class Counts:
     clipped: float
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in vars(self)})
+        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(**{name: value - getattr(other, name) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,17 @@ class Drift:
     @property
     def score_drifted(self) -> bool:
         return self.score_ks > self.score_limit
+
+    @property
+    def missing_ratio(self) -> float:
+        """Share of all cells; NaN when there are none."""
+        return float(self.missing.mean()) if self.rows else math.nan
+
+    @property
+    def unknown_ratio(self) -> float:
+        """Share of the cells of categorical features; NaN when there are none."""
+        categorical = ~np.isnan(self.unknown)
+        return float(self.unknown[categorical].mean()) if self.rows and categorical.any() else math.nan
 
     def __bool__(self) -> bool:
         return self.score_drifted or bool(self.drifted.any())
@@ -238,6 +258,14 @@ class Sketch(_Strict):
         """int [features]: where each feature stands in a row, row-major, or among a window's channels."""
         return _positions(self.size)
 
+    def names(self, columns: Sequence[str], row_shape: Sequence[int]) -> list[str]:
+        """Of each feature: its column or channel, or where it stands: "3,5" is row 3, column 5 of an image. columns:
+        empty where they have no names."""
+        if columns:
+            return [columns[position] for position in self.positions.tolist()]
+        shape = row_shape if math.prod(row_shape) == self.size else [self.size]
+        return [",".join(map(str, index)) for index in zip(*np.unravel_index(self.positions, shape), strict=True)]
+
     def limit(self, rows: float) -> float:
         """What the distance of so many rows exceeds in at most one case of a hundred, if they are drawn independently
         from what the calibration rows are from.
@@ -268,21 +296,27 @@ class Sketch(_Strict):
             clipped=float(clipped.sum(dtype=np.float64)) / math.prod(rows.shape[1:]),
         )
 
-    def compare(self, counts: Counts, traffic: int | None = None) -> Drift:
-        """traffic: how many rows the counted ones were drawn from, None for just these: of windows that overlap, those
-        that were left out make the others more independent."""
-        traffic = counts.rows if traffic is None else traffic
+    def is_drift(self, counts: Counts, traffic: int) -> bool:
+        """The verdict alone, as that of `compare`."""
+        far = self.features.ks(counts.below / max(counts.values, 1)).max()
+        if far > self._limit(counts.rows, traffic):
+            return True
+        far_score = self.score.ks(counts.score_below / max(counts.scored, 1)).max()
+        return bool(far_score > self._limit(counts.scored, traffic))
+
+    def compare(self, counts: Counts, traffic: int) -> Drift:
+        """traffic: how many rows the counted ones were drawn from: of windows that overlap, those that were left out
+        make the others more independent."""
         shares = counts.below / max(counts.values, 1)
         score_shares = counts.score_below / max(counts.scored, 1)
-        before = self.features.shares.unpack().astype(np.float64)
+        before = self.features.before
         unknown, unknown_before = (np.full(self.features.features, np.nan) for _ in range(2))
         codes = list(self.categorical)
         unknown[codes], unknown_before[codes] = shares[0, codes], before[0, codes]
-        independent = traffic / self.overlap
         scored = counts.scored > 0
         return Drift(
             rows=counts.rows,
-            limit=self.limit(min(counts.rows, independent)),
+            limit=self._limit(counts.rows, traffic),
             ks=self.features.ks(shares),
             psi=self.features.psi(shares, counts.rows),
             missing=1 - shares[-1],
@@ -290,13 +324,16 @@ class Sketch(_Strict):
             unknown=unknown,
             unknown_before=unknown_before,
             scored=counts.scored,
-            score_limit=self.limit(min(counts.scored, independent)),
+            score_limit=self._limit(counts.scored, traffic),
             score_ks=float(self.score.ks(score_shares)[0]) if scored else math.nan,
             score_psi=float(self.score.psi(score_shares, counts.scored)[0]) if scored else math.nan,
             mean_p_value=counts.p_values / counts.scored if scored else math.nan,
             clipped=counts.clipped / counts.scored if scored else math.nan,
             clipped_before=self.clipped,
         )
+
+    def _limit(self, counted: int, traffic: int) -> float:
+        return self.limit(min(counted, traffic / self.overlap))
 
 
 def _positions(size: int) -> np.ndarray:
@@ -334,6 +371,7 @@ def _count(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _bins(shares: np.ndarray, added: float) -> np.ndarray:
     """Shares at edges, [10, k] -> shares between edges, [11, k], each with so much added, of sum 1."""
-    bins = np.diff(shares.astype(np.float64), axis=0, prepend=0, append=1) + added
-    scaled: np.ndarray = bins / bins.sum(axis=0)
-    return scaled
+    bins = np.empty((len(shares) + 1, shares.shape[1]))
+    bins[0], bins[-1] = shares[0], 1 - shares[-1]
+    np.subtract(shares[1:], shares[:-1], out=bins[1:-1])
+    return (bins + added) / (1 + len(bins) * added)

@@ -312,6 +312,80 @@ class Calibration(_message.Message):
     threshold: float
     def __init__(self, rows: _Optional[int] = ..., false_alarm_rate: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
+class GetDriftRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class GetDriftResponse(_message.Message):
+    __slots__ = ("model", "sketch", "drift")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SKETCH_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    model: ModelVersion
+    sketch: Sketch
+    drift: Drift
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., sketch: _Optional[_Union[Sketch, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ...) -> None: ...
+
+class Sketch(_message.Message):
+    __slots__ = ("rows", "overlap", "size", "categorical", "edges", "shares", "score_edges", "score_shares", "clipped")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORICAL_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    SCORE_EDGES_FIELD_NUMBER: _ClassVar[int]
+    SCORE_SHARES_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    overlap: int
+    size: int
+    categorical: _containers.RepeatedScalarFieldContainer[int]
+    edges: Tensor
+    shares: Tensor
+    score_edges: Tensor
+    score_shares: Tensor
+    clipped: float
+    def __init__(self, rows: _Optional[int] = ..., overlap: _Optional[int] = ..., size: _Optional[int] = ..., categorical: _Optional[_Iterable[int]] = ..., edges: _Optional[_Union[Tensor, _Mapping]] = ..., shares: _Optional[_Union[Tensor, _Mapping]] = ..., score_edges: _Optional[_Union[Tensor, _Mapping]] = ..., score_shares: _Optional[_Union[Tensor, _Mapping]] = ..., clipped: _Optional[float] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("rows", "ks", "limit", "psi", "missing", "missing_before", "unknown", "unknown_before", "scored", "score_ks", "score_limit", "score_psi", "mean_p_value", "clipped", "clipped_before")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    KS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PSI_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    MISSING_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SCORED_FIELD_NUMBER: _ClassVar[int]
+    SCORE_KS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_PSI_FIELD_NUMBER: _ClassVar[int]
+    MEAN_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    ks: Tensor
+    limit: float
+    psi: Tensor
+    missing: Tensor
+    missing_before: Tensor
+    unknown: Tensor
+    unknown_before: Tensor
+    scored: int
+    score_ks: float
+    score_limit: float
+    score_psi: float
+    mean_p_value: float
+    clipped: float
+    clipped_before: float
+    def __init__(self, rows: _Optional[int] = ..., ks: _Optional[_Union[Tensor, _Mapping]] = ..., limit: _Optional[float] = ..., psi: _Optional[_Union[Tensor, _Mapping]] = ..., missing: _Optional[_Union[Tensor, _Mapping]] = ..., missing_before: _Optional[_Union[Tensor, _Mapping]] = ..., unknown: _Optional[_Union[Tensor, _Mapping]] = ..., unknown_before: _Optional[_Union[Tensor, _Mapping]] = ..., scored: _Optional[int] = ..., score_ks: _Optional[float] = ..., score_limit: _Optional[float] = ..., score_psi: _Optional[float] = ..., mean_p_value: _Optional[float] = ..., clipped: _Optional[float] = ..., clipped_before: _Optional[float] = ...) -> None: ...
+
 class Limits(_message.Message):
     __slots__ = ("max_rows", "max_message_bytes")
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AutoencoderStub(object):
-    """Every RPC is a pure function of its request and the model's version: it is always safe to retry.
+    """Every RPC but GetDrift is a pure function of its request and the model's version; it is always safe to retry any.
 
     Errors that every RPC may answer
     INVALID_ARGUMENT    MALFORMED         the bytes are not the request message
@@ -95,10 +95,15 @@ class AutoencoderStub(object):
                 request_serializer=hourglass_dot_v1_dot_autoencoder__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetDrift = channel.unary_unary(
+                '/hourglass.v1.Autoencoder/GetDrift',
+                request_serializer=hourglass_dot_v1_dot_autoencoder__pb2.GetDriftRequest.SerializeToString,
+                response_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.GetDriftResponse.FromString,
+                _registered_method=True)
 
 
 class AutoencoderServicer(object):
-    """Every RPC is a pure function of its request and the model's version: it is always safe to retry.
+    """Every RPC but GetDrift is a pure function of its request and the model's version; it is always safe to retry any.
 
     Errors that every RPC may answer
     INVALID_ARGUMENT    MALFORMED         the bytes are not the request message
@@ -181,6 +186,15 @@ class AutoencoderServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDrift(self, request, context):
+        """How far the last rows of Embed, Denoise and Score, as this server got them, are from the model's calibration rows;
+        and what those look like, so that other rows can be compared with them.
+        Errors: NOT_FOUND MODEL_NOT_FOUND; FAILED_PRECONDITION NO_SKETCH, for a version that was made without one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AutoencoderServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -219,6 +233,11 @@ def add_AutoencoderServicer_to_server(servicer, server):
                     request_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.ListModelsRequest.FromString,
                     response_serializer=hourglass_dot_v1_dot_autoencoder__pb2.ListModelsResponse.SerializeToString,
             ),
+            'GetDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDrift,
+                    request_deserializer=hourglass_dot_v1_dot_autoencoder__pb2.GetDriftRequest.FromString,
+                    response_serializer=hourglass_dot_v1_dot_autoencoder__pb2.GetDriftResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'hourglass.v1.Autoencoder', rpc_method_handlers)
@@ -228,7 +247,7 @@ def add_AutoencoderServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Autoencoder(object):
-    """Every RPC is a pure function of its request and the model's version: it is always safe to retry.
+    """Every RPC but GetDrift is a pure function of its request and the model's version; it is always safe to retry any.
 
     Errors that every RPC may answer
     INVALID_ARGUMENT    MALFORMED         the bytes are not the request message
@@ -435,6 +454,33 @@ class Autoencoder(object):
             '/hourglass.v1.Autoencoder/ListModels',
             hourglass_dot_v1_dot_autoencoder__pb2.ListModelsRequest.SerializeToString,
             hourglass_dot_v1_dot_autoencoder__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hourglass.v1.Autoencoder/GetDrift',
+            hourglass_dot_v1_dot_autoencoder__pb2.GetDriftRequest.SerializeToString,
+            hourglass_dot_v1_dot_autoencoder__pb2.GetDriftResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,13 @@ def counts_of(sketch: Sketch, rows: np.ndarray) -> Counts:
 
 
 def drift_of(sketch: Sketch, rows: np.ndarray) -> Drift:
-    return sketch.compare(counts_of(sketch, rows))
+    return compare(sketch, counts_of(sketch, rows))
+
+
+def compare(sketch: Sketch, counts: Counts) -> Drift:
+    drift = sketch.compare(counts, counts.rows)
+    assert bool(drift) == sketch.is_drift(counts, counts.rows)
+    return drift
 
 
 CELLS = st.lists(
@@ -95,7 +101,7 @@ def test_the_limit_is_hoeffdings() -> None:
     limit = sketch.limit(2000)
     assert edges * 2 * math.exp(-2 * limit**2 / (1 / 500 + 1 / 2000)) == pytest.approx(FALSE_ALARM_RATE)
     assert sketch.limit(0) == math.inf
-    assert not sketch.compare(sketch.count(rows[:0], EMPTY, EMPTY, EMPTY))
+    assert not compare(sketch, sketch.count(rows[:0], EMPTY, EMPTY, EMPTY))
 
 
 def table(rng: np.random.Generator, rows: int) -> np.ndarray:
@@ -200,15 +206,15 @@ def test_scores_p_values_and_clipped_numbers_are_compared() -> None:
     sketch = sketch_of(rows)
     scores, clipped = scores_of(rows)
     p_values = rng.random(1000)
-    unmoved = sketch.compare(sketch.count(rows, scores, p_values, clipped))
+    unmoved = compare(sketch, sketch.count(rows, scores, p_values, clipped))
     assert not unmoved
     assert (unmoved.score_ks, unmoved.score_psi) == pytest.approx((0, 0), abs=0.001)
     assert unmoved.mean_p_value == pytest.approx(p_values.mean())
     assert unmoved.clipped == pytest.approx(unmoved.clipped_before) == pytest.approx(clipped.sum() / 4000)
-    moved = sketch.compare(sketch.count(rows, scores * 3, p_values, clipped))
+    moved = compare(sketch, sketch.count(rows, scores * 3, p_values, clipped))
     assert moved.score_drifted
     assert not moved.drifted.any()
-    unscored = sketch.compare(sketch.count(rows, EMPTY, EMPTY, EMPTY))
+    unscored = compare(sketch, sketch.count(rows, EMPTY, EMPTY, EMPTY))
     assert math.isnan(unscored.score_ks)
     assert not unscored
 
@@ -218,7 +224,7 @@ def test_what_runtimes_differ_by_moves_no_score_over_an_edge() -> None:
     scores = np.repeat(np.array([0.5, 7.0, 9.0], dtype=np.float32), [300, 400, 300])
     sketch = Sketch.of(rows, scores, scores * 0)
     for factor in (1 - 9e-5, 1 + 9e-5):
-        assert sketch.compare(sketch.count(rows, scores * np.float32(factor), scores, scores)).score_ks < 1e-6
+        assert compare(sketch, sketch.count(rows, scores * np.float32(factor), scores, scores)).score_ks < 1e-6
 
 
 def test_counts_of_different_rows_add_up() -> None:
@@ -229,6 +235,8 @@ def test_counts_of_different_rows_add_up() -> None:
     together = vars(counts_of(sketch, rows))
     for name, value in vars(one + other).items():
         np.testing.assert_allclose(value, together[name], err_msg=name)
+    for name, value in vars(one + other - other).items():
+        np.testing.assert_allclose(value, getattr(one, name), err_msg=name)
 
 
 def test_windows_are_sketched_by_channel_and_overlapping_ones_count_less() -> None:
@@ -243,8 +251,8 @@ def test_windows_are_sketched_by_channel_and_overlapping_ones_count_less() -> No
     )
     windows[:, :, 1] += 1
     counts = counts_of(overlapping, windows)
-    assert np.flatnonzero(overlapping.compare(counts).drifted).tolist() == [1]
-    assert overlapping.compare(counts).limit == pytest.approx(overlapping.limit(100))
+    assert np.flatnonzero(compare(overlapping, counts).drifted).tolist() == [1]
+    assert compare(overlapping, counts).limit == pytest.approx(overlapping.limit(100))
     # Rows that were drawn from many others lie far enough apart.
     assert overlapping.compare(counts, 8000).limit == pytest.approx(overlapping.limit(400))
 
