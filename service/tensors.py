@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from google.protobuf.message import Message
 
+from hourglass.contract.schema import Schema
 from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 
@@ -20,10 +21,19 @@ _ANSWERS = {
 }
 
 
-def decode(request: Message, field: str, row_shape: Sequence[int], max_rows: int) -> np.ndarray:
+def decode(
+    request: Message,
+    field: str,
+    row_shape: Sequence[int],
+    max_rows: int,
+    *,
+    schema: Schema | None = None,
+    takes_missing: bool = False,
+) -> np.ndarray:
     """The caller's rows, float32 [n, *row_shape], as a read-only view of the received bytes.
 
-    Everything is checked before anything of the claimed size is allocated. Raises InvalidInput naming field and row.
+    schema: what the numbers of the last dimension are. takes_missing: whether some of them may be NaN. Everything is
+    checked before anything of the claimed size is allocated. Raises InvalidInput naming field and row.
     """
     if not request.HasField(field):
         raise InvalidInput(f"no rows: set `{field}`", reason="EMPTY", field=field)
@@ -45,7 +55,10 @@ def decode(request: Message, field: str, row_shape: Sequence[int], max_rows: int
             field=f"{field}.data",
         )
     values = np.frombuffer(data, dtype=_DTYPE).reshape(rows, *row_shape)
-    _check_finite(field, values)
+    _check_finite(field, values, schema, takes_missing)
+    if schema is not None and (problem := schema.check(values)):
+        row, column, why = problem
+        raise InvalidInput(f"row {row}, column {column!r}: {why}", reason="BAD_CATEGORY", field=field, row=row)
     return values
 
 
@@ -73,14 +86,19 @@ def check_count(field: str, rows: int, max_rows: int) -> None:
         )
 
 
-def _check_finite(field: str, values: np.ndarray) -> None:
+def _check_finite(field: str, values: np.ndarray, schema: Schema | None, takes_missing: bool) -> None:
     if all_finite(values):
         return
-    flat = values.reshape(len(values), -1)
-    row, feature = (int(i[0]) for i in np.nonzero(~np.isfinite(flat)))
-    where = "x".join(str(i) for i in np.unravel_index(feature, values.shape[1:]))
+    bad = np.isinf(values) if takes_missing else ~np.isfinite(values)
+    if not bad.any():
+        return
+    row, *feature = map(int, np.unravel_index(bad.argmax(), bad.shape))
+    where = f"feature {'x'.join(map(str, feature))}"
+    if schema is not None:
+        where = f"column {schema.names[feature[-1]]!r}" + (f", timestamp {feature[0]}" if len(feature) > 1 else "")
+    takes = "infinite values" if takes_missing else "missing or infinite values"
     raise InvalidInput(
-        f"row {row}, feature {where} is {flat[row, feature]}; the model does not take missing or infinite values",
+        f"row {row}, {where} is {values[(row, *feature)]}; the model does not take {takes}",
         reason="NON_FINITE",
         field=field,
         row=row,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from hourglass.contract.manifest import (
     RECONSTRUCTION_ERROR,
     SCORE,
     Array,
+    AsideColumns,
     FileEntry,
     GoldenRows,
     Manifest,
@@ -43,24 +44,34 @@ from hourglass.contract.schema import Column
 @dataclass(frozen=True)
 class Linear:
     """With s = x clipped to ±clip: embedding = s W, reconstruction = s W Wᵀ, score = the sum of squared errors; with a
-    prior, stddev = |embedding| + 1."""
+    prior, stddev = |embedding| + 1. With fill, a missing cell counts as 0 and has no error."""
 
     weights: np.ndarray
     prior: bool = False
     clip: float = 1e30
+    fill: bool = False
 
     @classmethod
     def random(
-        cls, width: int = 4, embedding_size: int = 2, seed: int = 0, prior: bool = False, clip: float = 1e30
+        cls,
+        width: int = 4,
+        embedding_size: int = 2,
+        seed: int = 0,
+        prior: bool = False,
+        clip: float = 1e30,
+        fill: bool = False,
     ) -> Linear:
         rng = np.random.default_rng(seed)
-        return cls((rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32), prior, clip)
+        weights = (rng.standard_normal((width, embedding_size)) / np.sqrt(width)).astype(np.float32)
+        return cls(weights, prior, clip, fill)
 
     def answers(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        missing = np.isnan(rows) & self.fill
+        rows = np.where(missing, np.float32(0), rows)
         scaled = np.clip(rows, -self.clip, self.clip)
         embedding = scaled @ self.weights
         reconstruction = embedding @ self.weights.T
-        error = (scaled - reconstruction) ** 2
+        error = np.where(missing, np.float32(0), (scaled - reconstruction) ** 2)
         answers = {
             EMBEDDING: embedding,
             RECONSTRUCTION: reconstruction,
@@ -78,8 +89,18 @@ class Linear:
             numpy_helper.from_array(np.array(end, dtype=np.float32), name)
             for name, end in (("low", -self.clip), ("high", self.clip))
         ]
-        encode = [
-            helper.make_node("Clip", [INPUT, "low", "high"], ["scaled"]),
+        zero = numpy_helper.from_array(np.zeros((), dtype=np.float32), "zero")
+        if self.fill:
+            encode = [
+                helper.make_node("IsNaN", [INPUT], ["missing"]),
+                helper.make_node("Where", ["missing", "zero", INPUT], ["present"]),
+            ]
+            error = helper.make_node("Where", ["missing", "zero", "squared"], [FEATURE_ERROR])
+        else:
+            encode = [helper.make_node("Identity", [INPUT], ["present"])]
+            error = helper.make_node("Identity", ["squared"], [FEATURE_ERROR])
+        encode += [
+            helper.make_node("Clip", ["present", "low", "high"], ["scaled"]),
             helper.make_node("MatMul", ["scaled", "w"], [EMBEDDING]),
         ]
         one = numpy_helper.from_array(np.ones(1, dtype=np.float32), "one")
@@ -91,10 +112,11 @@ class Linear:
         decode = helper.make_node("MatMul", [EMBEDDING, "wt"], [RECONSTRUCTION])
         score = [
             helper.make_node("Sub", ["scaled", RECONSTRUCTION], ["residual"]),
-            helper.make_node("Mul", ["residual", "residual"], [FEATURE_ERROR]),
+            helper.make_node("Mul", ["residual", "residual"], ["squared"]),
+            error,
             helper.make_node("ReduceMean", [FEATURE_ERROR, "axes"], [RECONSTRUCTION_ERROR], keepdims=0),
             helper.make_node("ReduceSum", [FEATURE_ERROR, "axes"], ["sum"], keepdims=0),
-            helper.make_node("Equal", [INPUT, "scaled"], ["kept"]),
+            helper.make_node("Equal", ["present", "scaled"], ["kept"]),
             helper.make_node("Not", ["kept"], ["outside"]),
             helper.make_node("Cast", ["outside"], ["changed"], to=TensorProto.FLOAT),
             helper.make_node("ReduceSum", ["changed", "axes"], [CLIPPED], keepdims=0),
@@ -102,8 +124,10 @@ class Linear:
         axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")
         wasted, initializers = _waste(work, self.weights.shape[0])
         return {
-            MODEL: self._graph(MODEL, [*encode, decode, *score, *wasted], [w, wt, axes, one, *ends, *initializers]),
-            ENCODER: self._graph(ENCODER, encode, [w, one, *ends]),
+            MODEL: self._graph(
+                MODEL, [*encode, decode, *score, *wasted], [w, wt, axes, one, zero, *ends, *initializers]
+            ),
+            ENCODER: self._graph(ENCODER, encode, [w, one, zero, *ends]),
             DECODER: self._graph(DECODER, [decode], [wt]),
         }
 
@@ -133,18 +157,23 @@ def _waste(work: int, width: int) -> tuple[list[onnx.NodeProto], list[onnx.Tenso
     initializers = [
         numpy_helper.from_array(wide, "wide"),
         numpy_helper.from_array(square, "square"),
-        numpy_helper.from_array(np.zeros(512, dtype=np.float32), "zero"),
+        numpy_helper.from_array(np.zeros(512, dtype=np.float32), "zeros"),
     ]
     nodes = [helper.make_node("MatMul", [INPUT, "wide"], ["waste0"])]
     nodes += [helper.make_node("MatMul", [f"waste{i}", "square"], [f"waste{i + 1}"]) for i in range(work)]
     nodes += [
-        helper.make_node("MatMul", [f"waste{work}", "zero"], ["nothing"]),
+        helper.make_node("MatMul", [f"waste{work}", "zeros"], ["nothing"]),
         helper.make_node("Add", ["sum", "nothing"], [SCORE]),
     ]
     return nodes, initializers
 
 
-def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None = None) -> Manifest:
+def manifest(
+    model: Linear,
+    graphs: dict[str, bytes],
+    columns: Sequence[str | Column] | None = None,
+    aside: AsideColumns | None = None,
+) -> Manifest:
     """A manifest that fits these graphs; calibrated on 199 standard normal rows."""
     rng = np.random.default_rng(7)
     width = model.weights.shape[0]
@@ -158,7 +187,8 @@ def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None 
         variant="vae" if model.prior else "basic",
         files=entries,
         row_shape=[width],
-        columns=None if columns is None else [Column(name=name, type="numeric") for name in columns],
+        columns=None if columns is None else [c if isinstance(c, Column) else Column(name=c) for c in columns],
+        aside=aside or AsideColumns(),
         embedding_size=model.weights.shape[1],
         embedding_space_id=entries[ENCODER].sha256[:16],
         prior="standard_normal" if model.prior else None,
@@ -167,6 +197,7 @@ def manifest(model: Linear, graphs: dict[str, bytes], columns: list[str] | None 
         ),
         score=ScoreDefinition(name="squared_error", formula="sum over features of (x - reconstruction)^2"),
         calibration=Calibration.from_scores(model.answers(calibration_rows)[SCORE], 0.05),
+        missing_values="fill" if model.fill else "refuse",
         golden=GoldenRows(
             input=Array.pack(golden),
             outputs={name: Array.pack(values) for name, values in answers.items()},
@@ -191,7 +222,8 @@ def publish(
     model: Linear | None = None,
     *,
     work: int = 0,
-    columns: list[str] | None = None,
+    columns: Sequence[str | Column] | None = None,
+    aside: AsideColumns | None = None,
     damage: Callable[[Path], None] | None = None,
 ) -> int:
     """Publish a model as a trainer would, let `damage` break its folder, and return the version."""
@@ -201,7 +233,7 @@ def publish(
     def write(folder: Path) -> None:
         for file, data in graphs.items():
             (folder / file).write_bytes(data)
-        (folder / layout.MANIFEST).write_text(manifest(model, graphs, columns).model_dump_json())
+        (folder / layout.MANIFEST).write_text(manifest(model, graphs, columns, aside).model_dump_json())
 
     folder = layout.publish(root, name, write)
     if damage:
