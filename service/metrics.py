@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,38 @@ from prometheus_client import (
     disable_created_metrics,
     start_http_server,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from service.errors import StartError
 
 if TYPE_CHECKING:
+    from service.drift import Tracker
     from service.engine import LiveModel
 
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = tuple(2.0**power for power in range(0, 15))
 _MODEL = ("model", "version")
 _GRAPH = (*_MODEL, "graph")
+# Of the last rows of traffic; what there is nothing to say about has no series.
+_DRIFT = {
+    "rows": "Rows that were counted of those in the window",
+    "features": "Features that are further from the calibration rows than the limit",
+    "ks_limit": "Distance that traffic like the calibration rows exceeds in at most one case of a hundred",
+    "score_ks": "Kolmogorov-Smirnov distance of the scores from the calibration rows' scores",
+    "score_ks_limit": "The limit of that distance",
+    "score_psi": "Population stability index of the scores",
+    "mean_p_value": "Mean p-value of the scored rows: about 0.5 without drift",
+    "missing_ratio": "Share of cells that were missing",
+    "unknown_ratio": "Share of categories that the model does not know",
+    "clipped_ratio": "Share of numbers so far from the training data that they were clipped",
+}
+_FEATURE_DRIFT = {
+    "feature_ks": "Kolmogorov-Smirnov distance of the features that are farthest off",
+    "feature_psi": "Population stability index of the features that are farthest off",
+}
+# Series of single features: of those that are farthest off now.
+_WORST_FEATURES = 10
 
 
 class Metrics:
@@ -72,6 +95,15 @@ class Metrics:
             _MODEL,
             registry=registry,
         )
+        self._missing_values = Counter(
+            "hourglass_missing_values_total", "Cells of scored rows that were missing", _MODEL, registry=registry
+        )
+        self._unknown_categories = Counter(
+            "hourglass_unknown_categories_total",
+            "Cells of scored rows with a category that the model does not know",
+            _MODEL,
+            registry=registry,
+        )
         self._rejected = Counter(
             "hourglass_rejected_total",
             "Requests refused without being run",
@@ -93,6 +125,8 @@ class Metrics:
             ("model", "version", "variant", "embedding_space_id", "device"),
             registry=registry,
         )
+        self._drift = _DriftCollector()
+        registry.register(self._drift)
 
     def serve(self, host: str, port: int) -> tuple[Any, int]:
         """Answer GET /metrics from a thread. Returns the server, to shut down, and its port. Raises StartError."""
@@ -124,12 +158,16 @@ class Metrics:
             # Asked at scrape time: the hot path pays nothing for it.
             waiting = partial(getattr, batcher, "queued_rows")
             self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
+        if model.drift:
+            self._drift.trackers[model.name, version] = model.drift
 
-    def scored(self, model: LiveModel, rows: int, anomalies: int, clipped: int) -> None:
+    def scored(self, model: LiveModel, *, rows: int, anomalies: int, clipped: int, missing: int, unknown: int) -> None:
         labels = model.name, str(model.version)
         self._scored_rows.labels(*labels).inc(rows)
         self._anomalies.labels(*labels).inc(anomalies)
         self._clipped_values.labels(*labels).inc(clipped)
+        self._missing_values.labels(*labels).inc(missing)
+        self._unknown_categories.labels(*labels).inc(unknown)
 
     def load_failed(self, model: str) -> None:
         self._load_failures.labels(model).inc()
@@ -137,6 +175,44 @@ class Metrics:
 
 def _graph(file: str) -> str:
     return file.removesuffix(".onnx")
+
+
+class _DriftCollector(Collector):
+    """How far each version's traffic is from its calibration rows, worked out when it is asked for."""
+
+    def __init__(self) -> None:
+        self.trackers: dict[tuple[str, str], Tracker] = {}
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # names are known without working anything out
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        gauges = {
+            name: GaugeMetricFamily(f"hourglass_drift_{name}", text, labels=labels)
+            for labels, texts in ((_MODEL, _DRIFT), ((*_MODEL, "feature"), _FEATURE_DRIFT))
+            for name, text in texts.items()
+        }
+        for model, tracker in tuple(self.trackers.items()):
+            drift = tracker.now()
+            values = {
+                "rows": drift.rows,
+                "features": int(drift.drifted.sum()),
+                "ks_limit": drift.limit,
+                "score_ks": drift.score_ks,
+                "score_ks_limit": drift.score_limit,
+                "score_psi": drift.score_psi,
+                "mean_p_value": drift.mean_p_value,
+                "missing_ratio": drift.missing_ratio,
+                "unknown_ratio": drift.unknown_ratio,
+                "clipped_ratio": drift.clipped,
+            }
+            for name, value in values.items():
+                if math.isfinite(value):
+                    gauges[name].add_metric(model, value)
+            for i in drift.worst(_WORST_FEATURES) if drift.rows else ():
+                gauges["feature_ks"].add_metric((*model, tracker.names[i]), drift.ks[i])
+                gauges["feature_psi"].add_metric((*model, tracker.names[i]), drift.psi[i])
+        yield from gauges.values()
 
 
 class Call:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
 
+from hourglass.contract.drift import Drift, Sketch
 from hourglass.contract.manifest import CLIPPED, FEATURE_ERROR, RECONSTRUCTION, RECONSTRUCTION_ERROR, SCORE
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import explanation, tensors, verdicts
+from service import explanation, table, tensors, verdicts
 from service.engine import Engine, LiveModel
+from service.errors import InvalidInput
 from service.metrics import Metrics
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
@@ -45,7 +47,15 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
         answer = await model.score(rows, context.time_remaining(), explain=k > 0 or request.feature_errors)
         verdict = verdicts.judge(rule, calibration, answer[SCORE])
         clipped = answer[CLIPPED].astype(np.int32)
-        self._metrics.scored(model, len(rows), int(verdict.is_anomaly.sum()), int(clipped.sum()))
+        missing, unknown = _counts(rows, model)
+        self._metrics.scored(
+            model,
+            rows=len(rows),
+            anomalies=int(verdict.is_anomaly.sum()),
+            clipped=int(clipped.sum()),
+            missing=int(missing.sum()),
+            unknown=int(unknown.sum()),
+        )
         response = pb.ScoreResponse(
             model=_version(model),
             score=tensors.encode(answer[SCORE]),
@@ -55,6 +65,8 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
             false_alarm_rate=verdict.false_alarm_rate,
             reconstruction_error=tensors.encode(answer[RECONSTRUCTION_ERROR]),
             clipped=tensors.encode(clipped),
+            missing=tensors.encode(missing),
+            unknown=tensors.encode(unknown),
         )
         if k:
             errors = answer[FEATURE_ERROR], answer[RECONSTRUCTION]
@@ -88,12 +100,41 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
     ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=map(_info, self._engine.models()), limits=self._limits)
 
-    def _rows(self, request: Message, model: LiveModel) -> np.ndarray:
-        return tensors.decode(request, "tensor", model.manifest.row_shape, self._limits.max_rows)
+    async def GetDrift(self, request: pb.GetDriftRequest, context: grpc.aio.ServicerContext) -> pb.GetDriftResponse:
+        model = self._engine.get(request.model, request.version)
+        drift = None if model.drift is None else _drift(model.drift.now())
+        return pb.GetDriftResponse(model=_version(model), sketch=_sketch(model.sketch), drift=drift)
+
+    def _rows(self, request: pb.EmbedRequest | pb.DenoiseRequest | pb.ScoreRequest, model: LiveModel) -> np.ndarray:
+        manifest, most = model.manifest, self._limits.max_rows
+        if request.WhichOneof("rows") != "table":
+            return tensors.decode(
+                request,
+                "tensor",
+                manifest.row_shape,
+                most,
+                schema=manifest.row_schema,
+                takes_missing=manifest.takes_missing,
+            )
+        if manifest.row_schema is None or manifest.window is not None:
+            raise InvalidInput(
+                f"the rows of {model.name!r} have no columns: set `tensor`", reason="NO_SCHEMA", field="table"
+            )
+        return table.decode(request.table, manifest.row_schema, most, takes_missing=manifest.takes_missing)
 
 
 def _version(model: LiveModel) -> pb.ModelVersion:
     return pb.ModelVersion(name=model.name, version=model.version, embedding_space_id=model.manifest.embedding_space_id)
+
+
+def _counts(rows: np.ndarray, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row the cells that are missing, and the categories that are unknown: int32 [n] each."""
+    missing = unknown = np.zeros(len(rows), dtype=np.int32)
+    if model.manifest.takes_missing:
+        missing = np.isnan(rows).reshape(len(rows), -1).sum(axis=1, dtype=np.int32)
+    if model.manifest.row_schema is not None:
+        unknown = model.manifest.row_schema.unknown(rows)
+    return missing, unknown
 
 
 def _top_features(top: explanation.TopFeatures) -> pb.TopFeatures:
@@ -103,6 +144,28 @@ def _top_features(top: explanation.TopFeatures) -> pb.TopFeatures:
         observed=tensors.encode(top.observed),
         expected=tensors.encode(top.expected),
     )
+
+
+def _sketch(sketch: Sketch) -> pb.Sketch:
+    return pb.Sketch(
+        rows=sketch.rows,
+        overlap=sketch.overlap,
+        size=sketch.size,
+        categorical=sketch.categorical,
+        edges=tensors.encode(sketch.features.at),
+        shares=tensors.encode(sketch.features.before),
+        score_edges=tensors.encode(sketch.score.at),
+        score_shares=tensors.encode(sketch.score.before),
+        clipped=sketch.clipped,
+    )
+
+
+def _drift(drift: Drift) -> pb.Drift:
+    # The message's names are the class's.
+    values: dict[str, Any] = {
+        name: tensors.encode(v) if isinstance(v, np.ndarray) else v for name, v in vars(drift).items()
+    }
+    return pb.Drift(**values)
 
 
 def _info(model: LiveModel) -> pb.ModelInfo:
@@ -123,4 +186,11 @@ def _info(model: LiveModel) -> pb.ModelInfo:
         device=model.device,
         created=manifest.provenance.created.isoformat(),
         prior=manifest.prior or "",
+        schema=[
+            pb.ColumnSchema(name=column.name, type=column.type, categories=column.categories)
+            for column in manifest.columns or ()
+        ],
+        takes_missing=manifest.takes_missing,
+        aside=pb.AsideColumns(**manifest.aside.model_dump()),
+        window=None if manifest.window is None else pb.Window(**manifest.window.model_dump()),
     )

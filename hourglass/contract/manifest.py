@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -222,7 +223,7 @@ class Manifest(_Strict):
             return [self.row_shape]
         return [[len(self.row_schema.expanded)]]
 
-    @property
+    @cached_property
     def row_schema(self) -> Schema | None:
         """The columns with names, None for images and unnamed arrays."""
         return None if self.columns is None else Schema(tuple(self.columns))
