@@ -1,7 +1,7 @@
 """numpy in, numpy out.
 
     with Client("127.0.0.1:8001") as client:
-        scores = client.score("pumps", rows)  # rows: [n, ...row shape]
+        scores = client.score("pumps", rows)  # rows: [n, ...row shape], or columns by name
 
 Large arrays are sent as several messages, a few at a time, and answered in order by one version of the model.
 """
@@ -72,7 +72,7 @@ class _Base:
 class Client(_Base):
     """The blocking client; safe to share between threads. A context manager.
 
-    Methods raise HourglassError, TypeError or ValueError for rows that are not an array of numbers, and ValueError once
+    Methods raise HourglassError, TypeError or ValueError for rows that are no numbers or columns, and ValueError once
     the client is closed.
     """
 
@@ -97,8 +97,9 @@ class Client(_Base):
         return self._only(steps.get_drift(name, version))
 
     def embed(self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False) -> Embeddings:
-        """rows: array-like [n, ...row shape], n >= 1, in the units of the training data. with_stddev: also how sure
-        each number is, of models with a prior."""
+        """rows: array-like [n, ...row shape], n >= 1, in the units of the training data; or, of models with a schema,
+        columns by name: a dict or DataFrame of array-likes [n] of numbers, bools or texts, None where one is missing,
+        in any order and with others among them. with_stddev: also how sure each number is, of models with a prior."""
         plan = steps.array(steps.EMBED, self._limits, model, rows, version, with_stddev=with_stddev)
         return self._only(plan)
 
@@ -154,7 +155,7 @@ class Client(_Base):
     ) -> Iterator[Embeddings]:
         """One answer for each batch, in order, while later batches are under way: for data larger than memory.
 
-        Each batch is one message: at most `rows_per_message` rows.
+        Each batch is one message: at most `rows_per_message` rows, and of columns by name `Limits.max_message_bytes`.
         """
         return self._carry_out(steps.call(steps.EMBED, model, batches, version, with_stddev=with_stddev))
 

@@ -1,10 +1,9 @@
-"""Requests and answers as Python values. Pure functions between numpy and the protobuf messages."""
+"""Answers as Python values. Pure functions between numpy and the protobuf messages."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import grpc
@@ -14,7 +13,10 @@ from pydantic import ValidationError
 from hourglass.contract.array import Array
 from hourglass.contract.calibration import benjamini_hochberg
 from hourglass.contract.drift import Distribution, Drift, Sketch
+from hourglass.contract.manifest import AsideColumns, Window
+from hourglass.contract.schema import Column, Schema
 from hourglass.errors import HourglassError
+from hourglass.rows import column
 from hourglass.v1 import autoencoder_pb2 as pb
 
 _DTYPES = {
@@ -22,11 +24,6 @@ _DTYPES = {
     pb.DATA_TYPE_BOOL: np.dtype("?"),
     pb.DATA_TYPE_INT32: np.dtype("<i4"),
 }
-
-# Larger messages are not faster, they only take memory.
-_MESSAGE_BYTES = 4 * 2**20
-# What a message holds besides the rows' numbers.
-_ENVELOPE_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model takes and gives. columns: names of a table's columns, () for images and unnamed arrays."""
+    """What a model takes and gives.
+
+    columns, schema: names of a table's columns and what they hold, () for images and unnamed arrays. takes_missing:
+    whether cells may be missing. aside: columns that the training data had beside the rows. window: how a series is cut
+    into rows, of models of such windows.
+    """
 
     model: ModelVersion
     variant: str
@@ -62,6 +64,10 @@ class ModelInfo:
     created: str
     prior: str
     """How embeddings are distributed a priori: "standard_normal", or "" where nothing can be generated."""
+    schema: tuple[Column, ...] = ()
+    takes_missing: bool = False
+    aside: AsideColumns = field(default_factory=AsideColumns)
+    window: Window | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -82,6 +88,15 @@ class ModelInfo:
             device=message.device,
             created=message.created,
             prior=message.prior,
+            schema=tuple(map(column, message.schema)),
+            takes_missing=message.takes_missing,
+            aside=AsideColumns(
+                label=message.aside.label or None,
+                id=message.aside.id or None,
+                time=message.aside.time or None,
+                ignored=list(message.aside.ignored),
+            ),
+            window=_window(message.window) if message.HasField("window") else None,
         )
 
 
@@ -112,8 +127,18 @@ class Embeddings(_Values):
         return replace(super().join(parts), stddev=_concatenated(stddevs) if stddevs else None)
 
 
-class Reconstructions(_Values):
-    """values: float32, the shape and the units of the rows."""
+class _Rows(_Values):
+    """values: float32 [n, *row shape], in the units of the training data."""
+
+    def columns(self, model: ModelInfo) -> dict[str, np.ndarray]:
+        """Each column by name as people read it: [n] of float32, bool or str. Raises ValueError without a schema."""
+        if not model.schema or model.window is not None:
+            raise ValueError(f"rows of {model.model.name!r} have no columns")
+        return dict(Schema(model.schema).decode(self.values))
+
+
+class Reconstructions(_Rows):
+    """values: float32, the shape and the units of the rows; codes where a column is categorical: see `columns`."""
 
     @classmethod
     def decode(cls, answer: pb.DenoiseResponse | pb.DecodeResponse, rows: int) -> Self:
@@ -121,7 +146,7 @@ class Reconstructions(_Values):
 
 
 @dataclass(frozen=True)
-class Generated(_Values):
+class Generated(_Rows):
     """values: float32 [n, *row shape], in the units of the training data. seed: gives the same rows again."""
 
     seed: int = 0
@@ -170,7 +195,8 @@ class Scores:
     score: float32 [n], higher is more anomalous. p_value: float32 [n], in (0, 1]. is_anomaly: bool [n], score >
     threshold, which stands for false_alarm_rate. reconstruction_error: float32 [n], mean squared, in scaled units,
     whatever the score is. clipped: int32 [n], how many of the row's numbers lie so far from the training data that the
-    model clipped them. top_features, feature_errors (float32 [n, *row shape], whose shares of their sum are shares of
+    model clipped them. missing, unknown: int32 [n], how many cells were missing, and how many categories the model does
+    not know. top_features, feature_errors (float32 [n, *row shape], whose shares of their sum are shares of
     the score): None if not asked for.
     """
 
@@ -182,6 +208,8 @@ class Scores:
     model: ModelVersion
     reconstruction_error: np.ndarray
     clipped: np.ndarray
+    missing: np.ndarray
+    unknown: np.ndarray
     top_features: TopFeatures | None = None
     feature_errors: np.ndarray | None = None
 
@@ -196,6 +224,8 @@ class Scores:
             model=_version(answer.model),
             reconstruction_error=_array(answer.reconstruction_error, rows),
             clipped=_array(answer.clipped, rows),
+            missing=_array(answer.missing, rows),
+            unknown=_array(answer.unknown, rows),
             top_features=TopFeatures.decode(answer.top_features, rows) if answer.HasField("top_features") else None,
             feature_errors=_array(answer.feature_errors, rows) if answer.HasField("feature_errors") else None,
         )
@@ -211,6 +241,8 @@ class Scores:
             is_anomaly=_concatenated([part.is_anomaly for part in parts]),
             reconstruction_error=_concatenated([part.reconstruction_error for part in parts]),
             clipped=_concatenated([part.clipped for part in parts]),
+            missing=_concatenated([part.missing for part in parts]),
+            unknown=_concatenated([part.unknown for part in parts]),
             top_features=TopFeatures.join(tops) if tops else None,
             feature_errors=_concatenated(errors) if errors else None,
         )
@@ -251,38 +283,8 @@ class ModelDrift:
         return cls(decoded, drift, _version(answer.model))
 
 
-def as_rows(rows: Any) -> np.ndarray:
-    """Any array-like of real numbers, its shape and dtype kept. Raises TypeError for what is not numbers."""
-    array = np.asarray(rows)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"rows are an array of real numbers, not of {array.dtype}")
-    return array
-
-
-def tensor(rows: np.ndarray) -> pb.Tensor:
-    """FLOAT32. What float32 cannot hold becomes infinite, which the server refuses, naming the row."""
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(rows, dtype="<f4")
-    return pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=rows.shape, data=values.tobytes())
-
-
-def rows_per_message(answer: pb.GetModelResponse, options: Mapping[str, Any]) -> int:
-    """How many rows fit in one message, request and answer both counted; at least 1. options: of the request."""
-    features = math.prod(answer.model.row_shape)
-    row = features * 4
-    of_embed = answer.model.embedding_size * 4 * (1 + bool(options.get("with_stddev")))
-    top = min(options.get("top_features", 0), features)
-    of_score = 4 + 4 + 1 + 4 + 4 + top * 4 * 4 + row * bool(options.get("feature_errors"))
-    of_answer: int = max(row, of_embed, of_score)
-    room = min(answer.limits.max_message_bytes, _MESSAGE_BYTES) - _ENVELOPE_BYTES
-    return max(1, min(answer.limits.max_rows, room // max(row, of_answer)))
-
-
-def split(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """At most `size` rows each, in order; one piece at least, so that the server judges what has no rows."""
-    if rows.ndim == 0 or len(rows) <= size:
-        return [rows]
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+def _window(message: pb.Window) -> Window:
+    return Window(length=message.length, stride=message.stride, step_seconds=message.step_seconds or None)
 
 
 def _version(message: pb.ModelVersion) -> ModelVersion:

@@ -18,6 +18,8 @@ import grpc
 from hourglass import messages
 from hourglass.errors import HourglassError
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
+from hourglass.rows import ArrayRows, Room, Rows, of_model
+from hourglass.rows import of as rows_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -28,7 +30,7 @@ _TRIES = 8
 
 _NOT_FOUND, _QUEUE_FULL = "MODEL_NOT_FOUND", "QUEUE_FULL"
 # What rows get that were split for limits or a model which are no more.
-_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH")
+_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", "MISSING_COLUMN")
 
 
 class _Answer(Protocol):
@@ -93,18 +95,26 @@ Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
 @dataclass(frozen=True)
 class Method(Generic[A]):
-    """An RPC that takes rows, in the request's field of that name."""
+    """An RPC that takes rows: an array in the request's field of that name, and named columns in another."""
 
     name: str
     request: Callable[..., Any]
     answer: type[A]
-    field: str = "tensor"
+    array: str = "tensor"
+    table: str | None = "table"
+
+    def field(self, rows: Rows) -> str:
+        """Raises TypeError for named columns where there can be none."""
+        field = self.array if isinstance(rows, ArrayRows) else self.table
+        if field is None:
+            raise TypeError(f"{self.name} takes an array of numbers, not named columns")
+        return field
 
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
 DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
 SCORE = Method("Score", pb.ScoreRequest, Scores)
-DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding")
+DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding", None)
 
 
 @dataclass(frozen=True)
@@ -140,11 +150,11 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
     next_row = 0
     try:
         for batch in batches:
-            rows = messages.as_rows(batch)
+            rows = batch if isinstance(batch, Rows) else rows_of(batch)
             request = method.request(
-                model=model, version=pinned or version or 0, **{method.field: messages.tensor(rows)}, **options
+                model=model, version=pinned or version or 0, **{method.field(rows): rows.message()}, **options
             )
-            count = len(rows) if rows.ndim else 0
+            count = len(rows)
             if pinned is None:
                 answer = method.answer.decode((yield from _ask(Ask(method.name, request))), count)
                 pinned = answer.model.version
@@ -170,20 +180,20 @@ def array(
     version: int | None,
     **options: Any,
 ) -> Steps[A]:
-    """All rows of one array, in messages under the server's limits. limits: those already learned.
+    """All rows, in messages under the server's limits. limits: those already learned.
 
     Nothing is handed out before all is there, so the whole can be done again, once: with the limits of now, and on a
     version that more servers have.
     """
-    rows = messages.as_rows(rows)
     key = (model, version)
     for last in (False, True):
         learned = key in limits
         if not learned:
             limits[key] = yield from _look_up(model, version)
-        size = messages.rows_per_message(limits[key], options)
+        room = Room.of(limits[key], options)
         try:
-            answers = yield from _gather(call(method, model, messages.split(rows, size), version, **options))
+            pieces = of_model(rows, limits[key].model).pieces(room)
+            answers = yield from _gather(call(method, model, pieces, version, **options))
         except HourglassError as error:
             too_long = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
             outdated = learned and (too_long or error.reason in _SPLIT_WRONGLY)
@@ -208,7 +218,7 @@ def generate(model: str, rows: int, seed: int | None, version: int | None) -> St
 
     The first answer names the version and the seed, so messages go one after the other.
     """
-    size = messages.rows_per_message((yield from _look_up(model, version)), {})
+    size = Room.of((yield from _look_up(model, version)), {}).rows
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
@@ -238,7 +248,7 @@ def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
 
 def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:
     """How many rows fit in one message, by GetModel."""
-    yield Give(messages.rows_per_message((yield from _look_up(model, version)), options))
+    yield Give(Room.of((yield from _look_up(model, version)), options).rows)
 
 
 def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:

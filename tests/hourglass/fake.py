@@ -107,6 +107,7 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
             variant="basic",
             row_shape=self.row_shape,
             columns=self.columns,
+            schema=[pb.ColumnSchema(name=name, type="numeric") for name in self.columns],
             embedding_size=EMBEDDING_SIZE,
             score_definition="mean((x - x')²)",
             calibration=pb.Calibration(rows=99, false_alarm_rate=0.01, threshold=THRESHOLD),
@@ -154,6 +155,8 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
             threshold=threshold,
             false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else 0.01,
             reconstruction_error=_tensor(scores / 2),
+            missing=_tensor(np.isnan(rows).reshape(len(rows), -1).sum(axis=1)),
+            unknown=_tensor(np.zeros(len(rows), dtype=np.int64)),
             clipped=_tensor((np.abs(rows.reshape(len(rows), -1)) > CLIP).sum(axis=1)),
         )
         if request.top_features:

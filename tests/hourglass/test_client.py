@@ -187,8 +187,8 @@ def test_messages_stay_below_the_servers_limit(
     np.testing.assert_allclose(connect(fake).score("m", rows).score, answers.score(rows), rtol=1e-5)
     most = max(request.tensor.shape[0] for request in fake.requests)
     assert max(request.ByteSize() for request in fake.requests) <= 8192
-    assert most * (4 + 4 + 1 + 4 + 4) <= 8192
-    assert most * max(row_shape[0] * 4, 17) > 2000  # and they are not needlessly small
+    assert most * (4 + 4 + 1 + 4 + 4 + 4 + 4) <= 8192
+    assert most * max(row_shape[0] * 4, 25) > 2000  # and they are not needlessly small
 
 
 def test_messages_are_shorter_where_more_is_answered(start: START, connect: Callable[..., Client]) -> None:
@@ -197,10 +197,10 @@ def test_messages_are_shorter_where_more_is_answered(start: START, connect: Call
     fits = {}
     for options, row_bytes in (
         ({}, 80),
-        ({"top_features": 3}, 80),  # 17 + 48
-        ({"feature_errors": True}, 97),
-        ({"top_features": 20, "feature_errors": True}, 417),
-        ({"top_features": 2**31 - 1}, 337),
+        ({"top_features": 3}, 80),  # 25 + 48
+        ({"feature_errors": True}, 105),
+        ({"top_features": 20, "feature_errors": True}, 425),
+        ({"top_features": 2**31 - 1}, 345),
     ):
         fake.requests.clear()
         client.score("m", rows, **options)

@@ -1,0 +1,185 @@
+"""A caller's rows, as an array or as named columns, and the messages they are cut into."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Self
+
+import grpc
+import numpy as np
+
+from hourglass.contract.schema import Column, Schema, SchemaError
+from hourglass.errors import HourglassError
+from hourglass.v1 import autoencoder_pb2 as pb
+
+# Larger messages are not faster, they only take memory.
+_MESSAGE_BYTES = 4 * 2**20
+# What a message holds besides the rows.
+_ENVELOPE_BYTES = 1024
+# What a column holds besides its name and its values, and a text besides its letters, at most.
+_COLUMN_BYTES, _TEXT_BYTES = 64, 6
+
+
+@dataclass(frozen=True)
+class Room:
+    """What fits in one message: so many rows, as numbers and with their answers; so many bytes of rows."""
+
+    rows: int
+    bytes: int
+
+    @classmethod
+    def of(cls, answer: pb.GetModelResponse, options: Mapping[str, Any]) -> Self:
+        """By GetModel. options: of the request."""
+        features = math.prod(answer.model.row_shape)
+        row = features * 4
+        of_embed = answer.model.embedding_size * 4 * (1 + bool(options.get("with_stddev")))
+        top = min(options.get("top_features", 0), features)
+        # score, p_value, is_anomaly, reconstruction_error, clipped, missing, unknown
+        of_score = 4 + 4 + 1 + 4 + 4 + 4 + 4 + top * 4 * 4 + row * bool(options.get("feature_errors"))
+        room = min(answer.limits.max_message_bytes, _MESSAGE_BYTES) - _ENVELOPE_BYTES
+        return cls(max(1, min(answer.limits.max_rows, room // max(row, of_embed, of_score))), room)
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """array: of real numbers, its shape and dtype as the caller has it."""
+
+    array: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.array) if self.array.ndim else 0
+
+    def pieces(self, room: Room) -> list[ArrayRows]:
+        """In order, each of a message; one at least, so that the server judges what has no rows."""
+        starts = range(0, len(self), room.rows)
+        return [ArrayRows(self.array[start : start + room.rows]) for start in starts] or [self]
+
+    def message(self) -> pb.Tensor:
+        """FLOAT32. What float32 cannot hold becomes infinite, which the server refuses, naming the row."""
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(self.array, dtype="<f4")
+        return pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=self.array.shape, data=values.tobytes())
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """columns: by name, [n] each, numbers or objects that are texts, "" where one is missing."""
+
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def pieces(self, room: Room) -> list[TableRows]:
+        """As ArrayRows.pieces."""
+        overhead = sum(_COLUMN_BYTES + len(name.encode()) for name in self.columns)
+        ends = np.cumsum(self._row_bytes)
+        cuts = [0]
+        while cuts[-1] < len(self):
+            start = cuts[-1]
+            full = (ends[start - 1] if start else 0) + room.bytes - overhead
+            end = int(np.searchsorted(ends, full, side="right"))
+            cuts.append(min(max(end, start + 1), start + room.rows, len(self)))
+        return [
+            TableRows({name: values[start:end] for name, values in self.columns.items()})
+            for start, end in pairwise(cuts)
+        ] or [self]
+
+    def message(self) -> pb.Table:
+        return pb.Table(columns=[_column(name, values) for name, values in self.columns.items()])
+
+    @cached_property
+    def _row_bytes(self) -> np.ndarray:
+        """int64 [n]: of each row, in a message."""
+        total = np.zeros(len(self), dtype=np.int64)
+        for values in self.columns.values():
+            if values.dtype.kind == "O":
+                total += [len(text.encode()) + _TEXT_BYTES for text in values]
+            else:
+                total += values.itemsize
+        return total
+
+
+Rows = ArrayRows | TableRows
+# How a column's numbers travel: those that fit none of these are rounded to FLOAT64.
+_NUMBERS = {
+    "b1": (pb.DATA_TYPE_BOOL, "?"),
+    "f2": (pb.DATA_TYPE_FLOAT32, "<f4"),
+    "f4": (pb.DATA_TYPE_FLOAT32, "<f4"),
+    **dict.fromkeys(("i1", "i2", "i4", "u1", "u2"), (pb.DATA_TYPE_INT32, "<i4")),
+    **dict.fromkeys(("i8", "u4"), (pb.DATA_TYPE_INT64, "<i8")),
+}
+
+
+def of(rows: Any, wanted: Collection[str] | None = None) -> Rows:
+    """An array-like of real numbers; or a mapping of column names to array-likes [n] of numbers, bools or texts, with
+    None, NaN or "" where a cell is missing. wanted: the columns to take from it; None: all.
+
+    Raises TypeError for what is neither, ValueError for columns of different lengths.
+    """
+    if hasattr(rows, "keys") and hasattr(rows, "__getitem__"):
+        names = [name for name in rows.keys() if wanted is None or name in wanted]  # noqa: SIM118 - DataFrames have keys
+        columns = {str(name): _cells(name, rows[name]) for name in names}
+        lengths = {len(values): name for name, values in columns.items()}
+        if len(lengths) > 1:
+            shown = ", ".join(f"{name!r} has {length}" for length, name in sorted(lengths.items()))
+            raise ValueError(f"columns of different lengths: {shown}")
+        return TableRows(columns)
+    array = np.asarray(rows)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"rows are an array of real numbers, or named columns, not an array of {array.dtype}")
+    return ArrayRows(array)
+
+
+def of_model(rows: Any, model: pb.ModelInfo) -> Rows:
+    """As `of`, of named columns those that the model takes. Raises HourglassError where one of these is not there."""
+    schema = Schema(tuple(map(column, model.schema)))
+    if hasattr(rows, "keys") and schema.columns:
+        try:
+            schema.check_names(list(rows.keys()))
+        except SchemaError as error:
+            field = f"table.columns.{error.column}"
+            raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
+    return of(rows, schema.names)
+
+
+def column(message: pb.ColumnSchema) -> Column:
+    # Of a server that is newer: a type that is not known here is refused by name.
+    return Column(name=message.name, type=message.type, categories=tuple(message.categories))
+
+
+def _cells(name: object, values: Any) -> np.ndarray:
+    """[n]: numbers, or texts as objects. Raises TypeError."""
+    array = np.asarray(values) if hasattr(values, "__array__") else np.array(values, dtype=object)
+    if array.ndim != 1:
+        raise TypeError(f"column {name!r} has the shape {list(array.shape)}, not [n]")
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind not in "OU":
+        raise TypeError(f"column {name!r} is an array of {array.dtype}, not of numbers or texts")
+    cells = [None if _is_missing(cell) else cell for cell in array.tolist()]
+    kinds = {type(cell) for cell in cells if cell is not None}
+    if kinds and all(issubclass(kind, str) for kind in kinds):
+        return np.array([cell or "" for cell in cells], dtype=object)
+    if all(issubclass(kind, numbers.Real | np.bool_) for kind in kinds):
+        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
+    shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"column {name!r} holds {shown}: numbers, or texts, and None are what it may hold")
+
+
+def _is_missing(cell: object) -> bool:
+    # pandas has a missing value of its own, which is neither equal to itself nor different.
+    return cell is None or type(cell).__name__ == "NAType" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _column(name: str, values: np.ndarray) -> pb.Column:
+    if values.dtype.kind == "O":
+        return pb.Column(name=name, texts=pb.Texts(values=values.tolist()))
+    data_type, dtype = _NUMBERS.get(values.dtype.str[1:], (pb.DATA_TYPE_FLOAT64, "<f8"))
+    data = np.ascontiguousarray(values, dtype=dtype).tobytes()
+    return pb.Column(name=name, numbers=pb.Tensor(data_type=data_type, shape=values.shape, data=data))
