@@ -1,4 +1,4 @@
-"""hourglass models | embed | denoise | score | generate: files in, files out, through a server."""
+"""hourglass models | embed | denoise | score | generate | drift: files in, files out, through a server."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hourglass import drift
 from hourglass.client import Client
 from hourglass.errors import HourglassError
 from hourglass.files import ArrayWriter, FileError, LateTableWriter, TableWriter, open_rows
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         args = _parser().parse_args(arguments)
         with _client(args) as client:
-            args.command(client, args)
+            return args.command(client, args) or 0
     except (UsageError, FileError) as error:
         return _complain(error, 2)
     except HourglassError as error:
@@ -57,7 +58,6 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(error, 1)
     except KeyboardInterrupt as stop:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
-    return 0
 
 
 def _complain(error: Exception, code: int) -> int:
@@ -85,9 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--token-file", metavar="FILE", help="a bearer token")
     group.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="of each message (default 30)")
 
-    model = _Parser(add_help=False)
-    model.add_argument("--model", metavar="NAME", required=True)
-    model.add_argument("--version", metavar="V", type=_count, help="default: the newest")
+    version = _Parser(add_help=False)
+    version.add_argument("--model", metavar="NAME", required=True)
+    version.add_argument("--version", metavar="V", type=_count, help="default: the newest")
+    model = _Parser(add_help=False, parents=[version])
     model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
     rows = _Parser(add_help=False)
     rows.add_argument("file", metavar="FILE", type=Path, help=".csv(.gz), .parquet, .npy, .npz, idx(.gz), PNG folder")
@@ -109,6 +110,18 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
     generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
     generate.set_defaults(command=_generate)
+    drifts = "whether rows still are like those the model was calibrated on"
+    compare = commands.add_parser("drift", parents=[version, connection], help=drifts)
+    compare.add_argument(
+        "file",
+        metavar="FILE",
+        type=Path,
+        nargs="?",
+        help="as of score; without one, the rows that came to the server last",
+    )
+    compare.add_argument("--id", metavar="COLUMN", help="a column that is no part of a row")
+    compare.add_argument("--fail", action="store_true", help="exit code 1 if they drift")
+    compare.set_defaults(command=_drift)
     return parser
 
 
@@ -209,6 +222,24 @@ def _generate(client: Client, args: argparse.Namespace) -> None:
     output = GenerateOutput(model, list(model.columns) or _unnamed(model), args.rows, args.seed)
     answers = ((answer, None) for answer in output.ask(client))
     _deliver(answers, output, output.schema, args.out, lambda rows: rows / max(args.rows, 1))
+
+
+def _drift(client: Client, args: argparse.Namespace) -> int:
+    file = None if args.file is None else open_rows(args.file)
+    model = client.model(args.model, args.version)
+    known = client.drift(model.model.name, model.model.version)
+    if file is not None:
+        selection = select(file, model, args.id)
+        size = client.rows_per_message(model.model.name, model.model.version)
+        with _progress(lambda rows: file.read_share) as advance:
+            now = drift.of_rows(client, known, map(selection.take, file.batches(size)), advance)
+    elif known.now is None:
+        raise UsageError("this server does not look at its traffic (its --drift-window-rows is 0): give a FILE")
+    else:
+        now = known.now
+    whose = "of the rows that came to the server last" if file is None else "rows of the file"
+    drift.show(_console(), model, known.sketch, now, whose)
+    return int(args.fail and bool(now))
 
 
 def _deliver(

@@ -30,7 +30,6 @@ _WAITING = 32
 # The window slides by so many parts of it.
 _PANES = 8
 _NAMED = 5
-_NOTHING = np.zeros(0, dtype=np.float32)
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Tracker:
         self._random = random.Random(0)  # noqa: S311  # the same traffic is counted alike
         self._draws = np.random.default_rng(0)
         self._lock = threading.Lock()
-        self._nothing = self.sketch.count(np.zeros((0, *manifest.row_shape), np.float32), *[_NOTHING] * 3)
+        self._nothing = self.sketch.nothing
         # Full panes, and their sum; and the one that is being filled.
         self._panes: deque[_Pane] = deque()
         self._full = _Pane(0, self._nothing)

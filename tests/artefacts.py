@@ -174,16 +174,20 @@ def manifest(
     columns: Sequence[str | Column] | None = None,
     aside: AsideColumns | None = None,
 ) -> Manifest:
-    """A manifest that fits these graphs; calibrated on 199 standard normal rows."""
+    """A manifest that fits these graphs; calibrated on 199 standard normal rows, with codes in categorical columns."""
     rng = np.random.default_rng(7)
     width = model.weights.shape[0]
     golden = rng.standard_normal((5, width)).astype(np.float32)
     calibration_rows = rng.standard_normal((199, width)).astype(np.float32)
+    for i, column in enumerate(columns or ()):
+        if isinstance(column, Column) and column.categories:
+            calibration_rows[:, i] = rng.integers(1, column.width, len(calibration_rows))
+    calibration = model.answers(calibration_rows)
     answers = model.answers(golden)
     entries = {
         name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in graphs.items()
     }
-    return Manifest(
+    made = Manifest(
         variant="vae" if model.prior else "basic",
         files=entries,
         row_shape=[width],
@@ -196,7 +200,7 @@ def manifest(
             shift=Array.pack(np.zeros(())), scale=Array.pack(np.ones(())), low=-model.clip, high=model.clip
         ),
         score=ScoreDefinition(name="squared_error", formula="sum over features of (x - reconstruction)^2"),
-        calibration=Calibration.from_scores(model.answers(calibration_rows)[SCORE], 0.05),
+        calibration=Calibration.from_scores(calibration[SCORE], 0.05),
         missing_values="fill" if model.fill else "refuse",
         golden=GoldenRows(
             input=Array.pack(golden),
@@ -214,6 +218,7 @@ def manifest(
             metrics={},
         ),
     )
+    return made.with_sketch(calibration_rows, calibration[SCORE], calibration[CLIPPED])
 
 
 def publish(

@@ -11,7 +11,7 @@ import numpy as np
 
 from hourglass.contract import layout
 from hourglass.contract.calibration import Calibration
-from hourglass.contract.manifest import MODEL, SCORE, Manifest, Recalibration
+from hourglass.contract.manifest import CLIPPED, MODEL, SCORE, Manifest, Recalibration
 from training import card
 from training.data import Dataset
 from training.errors import ConfigError, DataError
@@ -41,9 +41,10 @@ def recalibrate(
         data = _normal(read(source, model.manifest, label), exclude, progress)
     _check_enough(data, rate)
     with progress.step("scoring"):
-        scores = _scores(model, data)
+        answers = _answers(model, data)
+    scores = answers[SCORE]
     calibration = Calibration.from_scores(upper_bounds(scores), rate)
-    manifest = _manifest(model, data, calibration)
+    manifest = _manifest(model, data, calibration).with_sketch(data.rows, scores, answers[CLIPPED])
     root = model.folder.parent.parent
     files = layout.read(root, model.name, model.version, tuple(model.manifest.files)).files
     version = layout.versions(root, model.name)[0] + 1
@@ -89,12 +90,13 @@ def _check_enough(data: Data, rate: float) -> None:
         )
 
 
-def _scores(model: Published, data: Data) -> np.ndarray:
-    """float32 [n]. Raises DataError."""
-    scores = model.graphs[MODEL].run_all(data.rows)[SCORE]
+def _answers(model: Published, data: Data) -> dict[str, np.ndarray]:
+    """Of each row. Raises DataError."""
+    answers = model.graphs[MODEL].run_all(data.rows)
+    scores = answers[SCORE]
     if wrong := int((~np.isfinite(scores)).sum()):
         raise DataError(f"{data.source}: {wrong:,} of {len(scores):,} rows score NaN or infinity: leave them out")
-    return scores
+    return answers
 
 
 def _manifest(model: Published, data: Data, calibration: Calibration) -> Manifest:

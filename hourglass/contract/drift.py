@@ -258,6 +258,12 @@ class Sketch(_Strict):
         """int [features]: where each feature stands in a row, row-major, or among a window's channels."""
         return _positions(self.size)
 
+    @property
+    def nothing(self) -> Counts:
+        """Of no rows."""
+        features, score = (np.zeros(part.at.shape, dtype=np.int64) for part in (self.features, self.score))
+        return Counts(rows=0, values=0, below=features, scored=0, score_below=score, p_values=0.0, clipped=0.0)
+
     def names(self, columns: Sequence[str], row_shape: Sequence[int]) -> list[str]:
         """Of each feature: its column or channel, or where it stands: "3,5" is row 3, column 5 of an image. columns:
         empty where they have no names."""

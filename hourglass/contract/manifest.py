@@ -228,6 +228,11 @@ class Manifest(_Strict):
         """The columns with names, None for images and unnamed arrays."""
         return None if self.columns is None else Schema(tuple(self.columns))
 
+    def with_sketch(self, rows: np.ndarray, scores: np.ndarray, clipped: np.ndarray) -> Manifest:
+        """With the sketch of calibration rows, float32 [n, *row_shape], their scores and clipped numbers, [n] each."""
+        sketch = Sketch.of(rows, scores, clipped, schema=self.row_schema, window=self.window)
+        return self.model_copy(update={"drift": sketch})
+
     @property
     def takes_missing(self) -> bool:
         return self.missing_values == "fill"
