@@ -9,9 +9,9 @@ import shutil
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -24,11 +24,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from hourglass import drift
+from hourglass.batches import Taken, ask, take
 from hourglass.client import Client
+from hourglass.contract.schema import Column
 from hourglass.errors import HourglassError
 from hourglass.files import ArrayWriter, FileError, LateTableWriter, TableWriter, open_rows
+from hourglass.files.encoding import refused
 from hourglass.messages import ModelInfo
-from hourglass.outputs import DenoiseOutput, EmbedOutput, GenerateOutput, Output, ScoreOutput
+from hourglass.outputs import DenoiseOutput, EmbedOutput, FillOutput, GenerateOutput, Output, ScoreOutput
 from hourglass.selection import Selection, select
 
 _WIDTH = 100
@@ -91,8 +94,21 @@ def _parser() -> argparse.ArgumentParser:
     model = _Parser(add_help=False, parents=[version])
     model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
     rows = _Parser(add_help=False)
-    rows.add_argument("file", metavar="FILE", type=Path, help=".csv(.gz), .parquet, .npy, .npz, idx(.gz), PNG folder")
-    rows.add_argument("--id", metavar="COLUMN", help="a column to copy to the output, before the others")
+    rows.add_argument(
+        "file", metavar="FILE", type=Path, help=".csv and the like, .parquet, .npy, .npz, idx, PNG folder"
+    )
+    rows.add_argument(
+        "--id",
+        metavar="COLUMN",
+        help="a column to copy to the output, before the others (default: the model's, if there)",
+    )
+    rows.add_argument(
+        "--bad-rows",
+        choices=("fail", "null"),
+        default="fail",
+        help="what becomes of a row with a cell that the model does not take: an error (default), or an empty line and "
+        "the reason in a column 'problem'",
+    )
 
     parser = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -106,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_rows, name=name)
         if name == "score":
             _add_score_options(command)
+        if name == "denoise":
+            command.add_argument(
+                "--only-missing", action="store_true", help="keep the file's own values, and fill in the missing ones"
+            )
     generate = commands.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
     generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
     generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
@@ -199,29 +219,27 @@ def _rows(client: Client, args: argparse.Namespace) -> None:
     file = open_rows(args.file)
     id_type = None if args.id is None else next(file.batches(1)).column(args.id).type
     model = client.model(args.model, args.version)
+    if args.id is None and _copies_ids(args.out) and model.aside.id in (*(file.columns or ()), *file.extras):
+        args.id = model.aside.id
+        id_type = next(file.batches(1)).column(args.id).type
     selection = select(file, model, args.id)
     output = _output(args, model, selection)
-    schema = output.schema if id_type is None else output.schema.insert(0, pa.field(args.id, id_type))
+    keep_bad = args.bad_rows == "null"
+    columns = [*output.schema, *([pa.field("problem", pa.string())] if keep_bad else [])]
+    schema = pa.schema(columns if id_type is None else [pa.field(args.id, id_type), *columns])
     if len(set(schema.names)) < len(schema):
         raise UsageError(f"the output has a column {args.id!r} already: leave out --id, or rename it in the file")
-    size = output.rows_per_message(client)
-    waiting: deque[pa.Array | None] = deque()
-
-    def batches() -> Iterator[np.ndarray]:
-        for batch in file.batches(size):
-            waiting.append(None if args.id is None else batch.column(args.id))
-            yield selection.take(batch)
-
-    answers = ((answer, waiting.popleft()) for answer in output.ask(client, batches()))
-    _deliver(answers, output, schema, args.out, lambda rows: file.read_share)
+    taken = take(file, selection, output.rows_per_message(client), keep_bad=keep_bad)
+    answers = ask(taken, partial(output.ask, client))
+    _deliver(answers, output, schema, args, lambda rows: file.read_share)
 
 
 def _generate(client: Client, args: argparse.Namespace) -> None:
     _check_suffix(args.out)
     model = client.model(args.model, args.version)
-    output = GenerateOutput(model, list(model.columns) or _unnamed(model), args.rows, args.seed)
+    output = GenerateOutput(model, model.schema or _unnamed(model), args.rows, args.seed)
     answers = ((answer, None) for answer in output.ask(client))
-    _deliver(answers, output, output.schema, args.out, lambda rows: rows / max(args.rows, 1))
+    _deliver(answers, output, output.schema, args, lambda rows: rows / max(args.rows, 1))
 
 
 def _drift(client: Client, args: argparse.Namespace) -> int:
@@ -243,24 +261,35 @@ def _drift(client: Client, args: argparse.Namespace) -> int:
 
 
 def _deliver(
-    answers: Iterable[tuple[Any, pa.Array | None]],
+    answers: Iterable[tuple[Any, Taken | None]],
     output: Output[Any],
     schema: pa.Schema,
-    out: Path | None,
+    args: argparse.Namespace,
     share: Callable[[int], float],
 ) -> None:
-    """Write answers and their rows' ids, then show what there is to see. share: how much is done after so many rows."""
+    """Write answers, then show what there is to see. share: how much is done after so many rows."""
+    rows = bad = 0
+    first_bad: FileError | None = None
     with ExitStack() as stack:
-        write = _writer(stack, out, output, schema)
+        write = _writer(stack, output, schema, args)
         advance = stack.enter_context(_progress(share))
-        for answer, ids in answers:
-            write(answer, ids)
-            output.see(answer, ids)
-            advance(len(output.numbers(answer)))
+        for answer, taken in answers:
+            write(answer, taken)
+            if answer is not None:
+                ids = None if taken is None or args.id is None else taken.batch.column(args.id).filter(taken.good)
+                output.see(answer, taken, ids)
+            if taken is not None and taken.problems:
+                first_bad = first_bad or refused(taken.batch, taken.problems[0])
+                bad += len(taken.problems)
+            count = len(output.numbers(answer, None)) if taken is None else len(taken.rows)
+            rows += count
+            advance(count)
     console = _console()
-    output.show(console, rows=out is None)
-    if out is not None:
-        console.print(f"written to {out}", soft_wrap=True)
+    output.show(console, rows=args.out is None)
+    if first_bad is not None:
+        console.print(f"{bad:,} of {rows:,} rows could not be used and are left empty; the first: {first_bad}")
+    if args.out is not None:
+        console.print(f"written to {args.out}", soft_wrap=True)
 
 
 def _check_out(args: argparse.Namespace) -> None:
@@ -268,10 +297,14 @@ def _check_out(args: argparse.Namespace) -> None:
     _check_suffix(out)
     if out is None:
         return
-    if args.id is not None and out.suffix.lower() == ".npy":
+    if args.id is not None and not _copies_ids(out):
         raise UsageError("--id: an .npy holds only the numbers: write .parquet or .csv")
     if out.exists() and args.file.exists() and out.samefile(args.file):
         raise UsageError(f"--out {out} is the input: name another file")
+
+
+def _copies_ids(out: Path | None) -> bool:
+    return out is None or out.suffix.lower() != ".npy"
 
 
 def _check_score(args: argparse.Namespace) -> None:
@@ -287,15 +320,15 @@ def _check_suffix(out: Path | None) -> None:
         raise UsageError(f"--out {out}: its name must end in {', '.join(_SUFFIXES)}")
 
 
-def _unnamed(model: ModelInfo) -> list[str]:
-    return [f"c{i}" for i in range(math.prod(model.row_shape))]
+def _unnamed(model: ModelInfo) -> list[Column]:
+    return [Column(name=f"c{i}") for i in range(math.prod(model.row_shape))]
 
 
 def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) -> Output[Any]:
     if args.name == "score":
         return ScoreOutput(
             model,
-            selection.columns or model.feature_names,
+            selection.names or model.feature_names,
             false_alarm_rate=args.false_alarm_rate,
             threshold=args.threshold,
             control_fdr=args.control_fdr,
@@ -304,25 +337,48 @@ def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) ->
         )
     if args.name == "embed":
         return EmbedOutput(model)
-    return DenoiseOutput(model, model.row_shape, list(selection.columns or _unnamed(model)))
+    if args.only_missing and not (model.takes_missing and selection.columns):
+        raise UsageError(f"--only-missing: the model {model.model.name!r} takes no missing cells of columns")
+    return (FillOutput if args.only_missing else DenoiseOutput)(model, selection.columns or _unnamed(model))
 
 
-def _writer(stack: ExitStack, out: Path | None, output: Output[Any], schema: pa.Schema) -> Any:
+def _writer(stack: ExitStack, output: Output[Any], schema: pa.Schema, args: argparse.Namespace) -> Any:
+    """What takes an answer, None where no row of a batch could be used, and the batch."""
+    out: Path | None = args.out
     if out is None:
-        return lambda answer, ids: None
-    if out.suffix.lower() == ".npy":
+        return lambda answer, taken: None
+    if not _copies_ids(out):
         numbers = stack.enter_context(ArrayWriter(out, output.row_shape))
-        return lambda answer, ids: numbers.write(output.numbers(answer))
+        return lambda answer, taken: numbers.write(_numbers(output, answer, taken))
     if isinstance(output, ScoreOutput) and output.control_fdr:
         table: TableWriter = stack.enter_context(LateTableWriter(out, schema, output.complete))
     else:
         table = stack.enter_context(TableWriter(out, schema))
 
-    def write(answer: Any, ids: pa.Array | None) -> None:
-        columns = output.arrays(answer) if ids is None else [ids, *output.arrays(answer)]
+    def write(answer: Any, taken: Taken | None) -> None:
+        if taken is None:
+            columns = output.arrays(answer, None)
+        elif answer is None:
+            columns = [pa.nulls(len(taken.rows), field.type) for field in output.schema]
+        else:
+            columns = taken.spread(output.arrays(answer, taken))
+        if taken is not None and args.id is not None:
+            columns.insert(0, taken.batch.column(args.id))
+        if taken is not None and args.bad_rows == "null":
+            columns.append(taken.why())
         table.write(pa.table(columns, schema=schema))
 
     return write
+
+
+def _numbers(output: Output[Any], answer: Any, taken: Taken | None) -> np.ndarray:
+    """float32 [n, ...]: NaN in the rows that could not be used."""
+    if taken is None or not taken.problems:
+        return output.numbers(answer, taken)
+    numbers = np.full((len(taken.rows), *output.row_shape), np.nan, dtype=np.float32)
+    if answer is not None:
+        numbers[taken.good] = output.numbers(answer, taken)
+    return numbers
 
 
 def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:

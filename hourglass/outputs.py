@@ -12,13 +12,17 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hourglass.batches import Taken
 from hourglass.client import Client
 from hourglass.contract.calibration import largest_discovery
+from hourglass.contract.schema import Column, Schema, category
 from hourglass.files.cells import value_of
+from hourglass.files.encoding import cells
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 
 _TOP = 10
@@ -39,7 +43,10 @@ A = TypeVar("A", Embeddings, Generated, Reconstructions, Scores)
 
 
 class Output(ABC, Generic[A]):
-    """schema: the table's columns. row_shape: of the numbers in an .npy. A few rows are kept to be shown."""
+    """schema: the table's columns. row_shape: of the numbers in an .npy. A few rows are kept to be shown.
+
+    taken: where an answer's rows are from, whose good rows they are; None where they are drawn.
+    """
 
     schema: pa.Schema
     row_shape: tuple[int, ...]
@@ -57,16 +64,20 @@ class Output(ABC, Generic[A]):
         """One answer for each batch; rows that are drawn come without batches."""
 
     @abstractmethod
-    def numbers(self, answer: A) -> np.ndarray:
+    def numbers(self, answer: A, taken: Taken | None) -> np.ndarray:
         """float32 [n, *row_shape]."""
 
     @abstractmethod
-    def arrays(self, answer: A) -> list[pa.Array]:
+    def arrays(self, answer: A, taken: Taken | None) -> list[pa.Array]:
         """The table's columns."""
 
     @abstractmethod
-    def see(self, answer: A, ids: pa.Array | None) -> None:
+    def see(self, answer: A, taken: Taken | None, ids: pa.Array | None) -> None:
         """Takes note of an answer; ids: of its rows."""
+
+    def _places(self, count: int, taken: Taken | None) -> np.ndarray:
+        """Where an answer's rows stand in the whole: int [n]."""
+        return np.arange(count) + self._rows if taken is None else taken.batch.first_row + np.flatnonzero(taken.good)
 
     @abstractmethod
     def show(self, console: Console, rows: bool) -> None:
@@ -94,6 +105,8 @@ class _Row(NamedTuple):
 class ScoreOutput(Output[Scores]):
     """score, p_value, is_anomaly, reconstruction_error, clipped, and four columns for each of the top features.
 
+    Of models that take missing cells, or have categories, also how many cells are missing, or unknown categories.
+
     With feature_errors the numbers are each feature's part in the score. With control_fdr is_anomaly is only known when
     all rows are there: until then arrays have it wrong, and `complete` puts it right.
     """
@@ -120,8 +133,10 @@ class ScoreOutput(Output[Scores]):
         self._names = pa.array(names)
         self._calibration_rows = model.calibration.rows
         self.row_shape = model.row_shape if feature_errors else ()
-        self.schema = pa.schema([*_SCORE_COLUMNS, *self._feature_columns()])
-        self._anomalies = self._clipped_rows = 0
+        counts = {"missing": model.takes_missing, "unknown": any(column.categories for column in model.schema)}
+        self._columns = (*_SCORE_COLUMNS, *(pa.field(name, pa.int32()) for name, there in counts.items() if there))
+        self.schema = pa.schema([*self._columns, *self._feature_columns()])
+        self._anomalies = self._clipped_rows = self._unknown_rows = 0
         self._top: list[_Row] = []
         self._threshold = self._rate = float("nan")
         # How many rows have each p-value: of one calibration there are a few thousand at most.
@@ -140,11 +155,11 @@ class ScoreOutput(Output[Scores]):
         options = self._verdict | self._explanation
         return client.score_batches(self._model.name, batches, version=self._model.version, **options)
 
-    def numbers(self, answer: Scores) -> np.ndarray:
+    def numbers(self, answer: Scores, taken: Taken | None) -> np.ndarray:
         return answer.score if answer.feature_errors is None else answer.feature_errors
 
-    def arrays(self, answer: Scores) -> list[pa.Array]:
-        arrays = [pa.array(getattr(answer, name)) for name in _SCORE_COLUMNS.names]
+    def arrays(self, answer: Scores, taken: Taken | None) -> list[pa.Array]:
+        arrays = [pa.array(getattr(answer, column.name)) for column in self._columns]
         if (top := answer.top_features) is not None:
             for i in range(top.feature.shape[1]):
                 arrays.append(self._names.take(pa.array(top.feature[:, i])))
@@ -153,14 +168,15 @@ class ScoreOutput(Output[Scores]):
 
     def complete(self, table: pa.Table) -> pa.Table:
         """The table with the verdicts that control the false discovery rate over all rows."""
-        called = pa.array(table["p_value"].to_numpy() <= self._largest_discovery)
+        called = pc.less_equal(table["p_value"], self._largest_discovery)
         return table.set_column(table.schema.get_field_index("is_anomaly"), "is_anomaly", called)
 
-    def see(self, answer: Scores, ids: pa.Array | None) -> None:
+    def see(self, answer: Scores, taken: Taken | None, ids: pa.Array | None) -> None:
+        places = self._places(len(answer.score), taken)
         for i in np.argsort(-answer.score, kind="stable")[:_TOP].tolist():
             row = _Row(
                 score=float(answer.score[i]),
-                minus_row=-(self._rows + i),
+                minus_row=-int(places[i]),
                 p_value=float(answer.p_value[i]),
                 is_anomaly=bool(answer.is_anomaly[i]),
                 row_id="" if ids is None else str(value_of(ids, i)),
@@ -170,6 +186,7 @@ class ScoreOutput(Output[Scores]):
         self._rows += len(answer.score)
         self._anomalies += int(answer.is_anomaly.sum())
         self._clipped_rows += int((answer.clipped > 0).sum())
+        self._unknown_rows += int((answer.unknown > 0).sum())
         self._threshold, self._rate = answer.threshold, answer.false_alarm_rate
         if self.control_fdr:
             distinct, counts = np.unique(answer.p_value, return_counts=True)
@@ -186,7 +203,7 @@ class ScoreOutput(Output[Scores]):
 
     @cached_property
     def _largest_discovery(self) -> float:
-        distinct, counts = np.array(sorted(self._p_values.items())).T
+        distinct, counts = np.array(sorted(self._p_values.items())).reshape(-1, 2).T
         return largest_discovery(distinct, counts, self._rate)
 
     def show(self, console: Console, rows: bool) -> None:
@@ -202,6 +219,8 @@ class ScoreOutput(Output[Scores]):
         if self._clipped_rows:
             rows_of = f"{self._clipped_rows:,} of {self._rows:,} rows"
             console.print(f"in {rows_of} the model clipped numbers far beyond the training data")
+        if self._unknown_rows:
+            console.print(f"{self._unknown_rows:,} of {self._rows:,} rows have categories that the model does not know")
 
     def _why_none(self) -> str:
         """Any that are called have p-values of at least 1 / (n + 1) and at most their number / rows * rate."""
@@ -233,33 +252,35 @@ class ScoreOutput(Output[Scores]):
 class _ValuesOutput(Output[A]):
     """One column for each number of a row."""
 
-    def __init__(self, model: ModelInfo, row_shape: tuple[int, ...], names: list[str]) -> None:
+    def __init__(self, model: ModelInfo, row_shape: tuple[int, ...], columns: Sequence[pa.Field]) -> None:
         super().__init__(model)
         self.row_shape = row_shape
-        self.schema = pa.schema([(name, pa.float32()) for name in names])
-        self._first: list[tuple[str, list[float]]] = []
+        self.schema = pa.schema(columns)
+        self._first: list[tuple[int, str, list[str]]] = []
 
-    def numbers(self, answer: Any) -> np.ndarray:
+    def numbers(self, answer: Any, taken: Taken | None) -> np.ndarray:
         values: np.ndarray = answer.values
         return values
 
-    def arrays(self, answer: A) -> list[pa.Array]:
-        values = self.numbers(answer)
+    def arrays(self, answer: A, taken: Taken | None) -> list[pa.Array]:
+        values = self.numbers(answer, taken)
         return [pa.array(column) for column in np.ascontiguousarray(values.reshape(len(values), -1).T)]
 
-    def see(self, answer: A, ids: pa.Array | None) -> None:
-        values = self.numbers(answer)
-        for i in range(min(len(values), _FIRST_ROWS - len(self._first))):
+    def see(self, answer: A, taken: Taken | None, ids: pa.Array | None) -> None:
+        places = self._places(len(self.numbers(answer, taken)), taken)
+        more = min(len(places), _FIRST_ROWS - len(self._first))
+        columns = self.arrays(answer, taken)[:_FIRST_NUMBERS] if more else []
+        for i in range(more):
             row_id = "" if ids is None else str(value_of(ids, i))
-            self._first.append((row_id, values[i].ravel()[:_FIRST_NUMBERS].tolist()))
-        self._rows += len(values)
+            self._first.append((int(places[i]), row_id, [_shown(column[i].as_py()) for column in columns]))
+        self._rows += len(places)
 
     def show(self, console: Console, rows: bool) -> None:
         if rows:
             more = len(self.schema) - _FIRST_NUMBERS
             table = Table(*_LABELS, f"numbers{f' (and {more:,} more)' if more > 0 else ''}", title="the first rows")
-            for row, (row_id, values) in enumerate(self._first):
-                table.add_row(f"{row}", row_id, "  ".join(f"{value:.4g}" for value in values))
+            for row, row_id, cells in self._first:
+                table.add_row(f"{row}", row_id, "  ".join(cells))
             console.print(_without_empty_ids(table))
         shape = "×".join(f"{size:,}" for size in (self._rows, *self.row_shape))
         console.print(
@@ -273,37 +294,105 @@ class EmbedOutput(_ValuesOutput[Embeddings]):
 
     def __init__(self, model: ModelInfo) -> None:
         size = model.embedding_size
-        super().__init__(model, (size,), [f"embedding_{i}" for i in range(size)])
+        super().__init__(model, (size,), [pa.field(f"embedding_{i}", pa.float32()) for i in range(size)])
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Embeddings]:
         return client.embed_batches(self._model.name, batches, version=self._model.version)
 
 
-class DenoiseOutput(_ValuesOutput[Reconstructions]):
+class _RowsOutput(_ValuesOutput[A]):
+    """Rows of the model, in columns of the schema's types where it has one."""
+
+    def __init__(self, model: ModelInfo, columns: Sequence[Column]) -> None:
+        types = {"numeric": pa.float32(), "boolean": pa.bool_(), "categorical": pa.string()}
+        super().__init__(model, model.row_shape, [pa.field(column.name, types[column.type]) for column in columns])
+        self._types = Schema(tuple(columns))
+
+    def arrays(self, answer: Any, taken: Taken | None) -> list[pa.Array]:
+        values: np.ndarray = answer.values
+        decoded = self._types.decode(values.reshape(len(values), -1))
+        return [pa.array(cells, field.type) for (_, cells), field in zip(decoded, self.schema, strict=True)]
+
+
+class DenoiseOutput(_RowsOutput[Reconstructions]):
     """The input's own columns, denoised."""
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Reconstructions]:
         return client.denoise_batches(self._model.name, batches, version=self._model.version)
 
 
-class GenerateOutput(_ValuesOutput[Generated]):
+class FillOutput(DenoiseOutput):
+    """The input's own columns as they are, and what the model says where a cell is missing."""
+
+    def __init__(self, model: ModelInfo, columns: Sequence[Column]) -> None:
+        super().__init__(model, columns)
+        wide = [field.with_type(pa.float64()) if field.type == pa.float32() else field for field in self.schema]
+        self.schema = pa.schema(wide)
+        self._filled = 0
+
+    def numbers(self, answer: Reconstructions, taken: Taken | None) -> np.ndarray:
+        assert taken is not None
+        own = taken.rows[taken.good]
+        filled: np.ndarray = np.where(np.isnan(own), answer.values, own)
+        return filled
+
+    def arrays(self, answer: Reconstructions, taken: Taken | None) -> list[pa.Array]:
+        assert taken is not None
+        rows, good = taken.rows[taken.good], taken.good
+        arrays = []
+        for (i, column), values in zip(enumerate(self._types.columns), super().arrays(answer, taken), strict=True):
+            if column.type == "boolean":
+                [(_, own)] = Schema((column,)).decode(rows[:, i : i + 1])
+                arrays.append(pc.coalesce(pa.array(own, pa.bool_()), values))
+            elif column.type == "categorical":
+                arrays.append(pc.coalesce(pa.array(_texts(cells(taken.batch, column)[good]), pa.string()), values))
+            else:
+                numbers = cells(taken.batch, column)[good]
+                missing = np.isnan(numbers)
+                # By way of text: 12.3, not 12.300000190734863.
+                numbers[missing] = answer.values[missing, i].astype(str).astype(np.float64)
+                arrays.append(pa.array(numbers))
+        return arrays
+
+    def see(self, answer: Reconstructions, taken: Taken | None, ids: pa.Array | None) -> None:
+        assert taken is not None
+        self._filled += int(np.isnan(taken.rows[taken.good]).sum())
+        super().see(answer, taken, ids)
+
+    def show(self, console: Console, rows: bool) -> None:
+        super().show(console, rows)
+        console.print(f"{self._filled:,} missing cells filled in")
+
+
+def _texts(cells: np.ndarray) -> np.ndarray:
+    """object [n]: categories as texts, None where one is missing."""
+    if cells.dtype.kind == "O":
+        return cells
+    return np.array([None if np.isnan(number) else category(number) for number in cells.tolist()], dtype=object)
+
+
+class GenerateOutput(_RowsOutput[Generated]):
     """The columns of a row, drawn."""
 
-    def __init__(self, model: ModelInfo, names: list[str], rows: int, seed: int | None) -> None:
-        super().__init__(model, model.row_shape, names)
+    def __init__(self, model: ModelInfo, columns: Sequence[Column], rows: int, seed: int | None) -> None:
+        super().__init__(model, columns)
         self._asked, self._seed = rows, seed
 
     def ask(self, client: Client, batches: Iterable[np.ndarray] = ()) -> Iterator[Generated]:
         model = self._model
         return client.generate_batches(model.name, self._asked, seed=self._seed, version=model.version)
 
-    def see(self, answer: Generated, ids: pa.Array | None) -> None:
+    def see(self, answer: Generated, taken: Taken | None, ids: pa.Array | None) -> None:
         self._seed = answer.seed if self._seed is None else self._seed
-        super().see(answer, ids)
+        super().see(answer, taken, ids)
 
     def show(self, console: Console, rows: bool) -> None:
         super().show(console, rows)
         console.print(f"seed {self._seed}")
+
+
+def _shown(cell: object) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def _shortened(name: str) -> str:
