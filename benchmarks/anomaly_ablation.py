@@ -41,7 +41,7 @@ class IdentityModel:
         model = _Identity(Architecture(dataset.row_shape, train.shape[1]), Options())
         chosen = scores.chosen(config.score, model, mixed=robust, keeps_rows=not config.no_examples)
         self._served = Served(Scaling.of(splits.train), model, chosen).eval()
-        teach(self._served, torch.cat([splits.train, splits.early_stop]), robust=robust)
+        teach(self._served, splits.train, splits.early_stop, robust=robust)
         calibration = self.score(splits.calibration.numpy())
         rate = false_alarm_rate(config.false_alarm_rate, len(calibration))
         self.calibration = Calibration.from_scores(calibration, rate)

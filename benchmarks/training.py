@@ -96,7 +96,7 @@ def _compare(recipe: Recipe, folder: Path | None, repetitions: int, peers: bool)
         }
         config = FitConfig.model_validate({**shared, **_SCHEDULE, **recipe.settings})
         dataset = data.load(config) if folder else _generated(recipe)
-        dataset = Dataset(dataset.source, dataset.rows[: recipe.rows], dataset.columns, dataset.sha256)
+        dataset = Dataset(dataset.source, dataset.rows[: recipe.rows], dataset.schema, dataset.sha256)
         splits = data.split(dataset, config.seed)
         scaling = Scaling.of(splits.train)
         rows, early_stop = scaling(splits.train), scaling(splits.early_stop)

@@ -54,7 +54,7 @@ def at_hand(trained: Trained, model: Graph, scores: np.ndarray) -> AtHand | None
     normal, odd = drawn(len(scores), most), drawn(len(excluded.rows), most)
 
     def scaled(rows: Tensor) -> np.ndarray:
-        flat: np.ndarray = trained.served.scaling(rows).flatten(1).numpy()
+        flat: np.ndarray = trained.served.scaling(rows).nan_to_num().flatten(1).numpy()  # a mean where nothing is
         return flat
 
     return AtHand(

@@ -45,7 +45,7 @@ class Autoencoder(nn.Module):
     # For people: what it is for.
     summary: ClassVar[str]
     options_class: ClassVar[type[Options]] = Options
-    networks: ClassVar[tuple[Network, ...]] = ("mlp", "conv")
+    networks: ClassVar[tuple[Network, ...]] = ("mlp", "conv", "conv1d")
     # Whether sparsity, not size, holds the embedding: it may then be larger than the row, and is when nobody chose.
     wide: ClassVar[bool] = False
     # How embeddings are distributed a priori, None when they are not: see Manifest.prior.
@@ -85,6 +85,16 @@ class Autoencoder(nn.Module):
     def decode(self, embedding: Tensor) -> Tensor:
         reconstruction: Tensor = self.decoder(embedding)
         return reconstruction
+
+    @classmethod
+    def learns_missing(cls, options: Options) -> bool:
+        """Whether it learns, with these options, what to make of a row whose cells are missing: by masked ones."""
+        return False
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether scaled rows may be NaN where a cell is missing; never images: a dark pixel is not missing."""
+        return self.architecture.named and self.learns_missing(self.options)
 
     def embed(self, rows: Tensor) -> dict[str, Tensor]:
         """What encoder.onnx answers, by output name; nothing random."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
 from training.config import FitConfig
@@ -9,6 +11,8 @@ from training.detection import RECALL_AT, TITLES, calibrated_mixed, lost, rounde
 from training.distances import EmbeddingNearest
 from training.false_alarms import interval, percent
 from training.graphs import Served
+
+_SHOWN_CATEGORIES = 8
 
 
 def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
@@ -27,6 +31,7 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
         if EmbeddingNearest.name in manifest.score.name
         else ""
     )
+    missing = "cells may be missing (NaN)" if manifest.takes_missing else "no missing values"
     rows_shown = "no row of the data is" if config.no_examples else "some rows of the data are"
     return f"""# {config.name}
 
@@ -34,7 +39,7 @@ A **{manifest.variant}** autoencoder: {autoencoder.summary}.
 
 | | |
 | --- | --- |
-| row | {shape} {kind}, float32, in the units of the data; no missing values |
+| row | {shape} {kind}, float32, in the units of the data; {missing} |
 | embedding | {manifest.embedding_size} numbers, space `{manifest.embedding_space_id}` |
 | objective | {_cell(autoencoder.objective)} |
 | score | {manifest.score.name}: {_cell(manifest.score.formula)}; higher is more anomalous |
@@ -42,7 +47,7 @@ A **{manifest.variant}** autoencoder: {autoencoder.summary}.
 | network | {config.network}, {" → ".join(map(str, provenance.config["hidden"])) or "one layer each way"} |{options}
 
 Scaled units: {_scaling(served)}
-
+{_columns(manifest)}
 ## Data
 {provenance.data}{excluded}; sha256 of the numbers `{provenance.data_sha256[:16]}…`, seed {provenance.seed}.
 Three disjoint random splits: {rows["train"]:,} rows trained the weights, {rows["early_stop"]:,} chose the best epoch,
@@ -90,6 +95,26 @@ Before, the threshold was {threshold:.6g}, at {percent(before.false_alarm_rate)}
 {_use(name, exported, manifest)}
 `report.html` shows the scores before and now; no row of the data is in it.
 """
+
+
+def _columns(manifest: Manifest) -> str:
+    """What each column holds; nothing where all are numeric."""
+    schema = manifest.row_schema
+    if schema is None or schema.is_numeric:
+        return ""
+    rows = "".join(f"\n| {_cell(c.name)} | {c.type} | {_cell(_some(c.categories))} |" for c in schema.columns)
+    return f"""
+## Columns
+A category's code is its place in `manifest.json`, from 1 on; 0 is every other category, and NaN a missing cell.
+
+| column | holds | categories |
+| --- | --- | --- |{rows}
+"""
+
+
+def _some(categories: Sequence[str]) -> str:
+    shown = ", ".join(categories[:_SHOWN_CATEGORIES])
+    return shown + (f", … ({len(categories)} in all)" if len(categories) > _SHOWN_CATEGORIES else "")
 
 
 def _calibration(manifest: Manifest) -> str:
@@ -151,6 +176,12 @@ def _cell(value: object) -> str:
 
 def _scaling(served: Served) -> str:
     scaling = served.scaling
+    if not scaling.expansion.plain:
+        return (
+            f"each numeric column less its mean, over its standard deviation, clipped at ±{scaling.high:g}; of a "
+            "categorical one a number for each category, 1 or 0, scaled so that together they count as a numeric "
+            "column."
+        )
     if scaling.scale.ndim:
         return f"each column less its mean, over its standard deviation, clipped at ±{scaling.high:g}."
     return (

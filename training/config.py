@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hourglass.contract.layout import check_name
+from hourglass.contract.schema import ColumnType
 from training.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -21,6 +22,13 @@ def _split(value: object) -> object:
 
 def _widths(value: object) -> object:
     return () if value == "none" else _split(value)
+
+
+def _types(value: object) -> object:
+    """'age=numeric,zip=categorical' as the table that a TOML file has."""
+    if not isinstance(value, str):
+        return value
+    return {name.strip(): kind for name, _, kind in (part.rpartition("=") for part in value.split(","))}
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -42,10 +50,37 @@ class FitConfig(BaseModel):
     variant: Annotated[str, Field(description="kind of autoencoder: see hourglass-train list")] = "denoising"
     label: Annotated[str | None, Field(description="column that holds labels: never part of a row")] = None
     exclude_label: Annotated[Words, Field(description="leave out rows whose label is one of these: V[,V]")] = ()
+    id: Annotated[str | None, Field(description="column that names a row: never part of it, copied to answers")] = None
+    time: Annotated[str | None, Field(description="column that holds the time: never part of a row")] = None
+    window: Annotated[
+        int | None,
+        Field(ge=2, description="the file is a series, its rows in order of time: learn from windows of so many rows"),
+    ] = None
+    stride: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="rows from one window to the next [to learn from: 1, of long series more; to score: a quarter "
+            "of the window]",
+        ),
+    ] = None
     ignore: Annotated[Words, Field(description="columns that are not part of a row: COLUMN[,COLUMN]")] = ()
-    network: Annotated[Literal["mlp", "conv"], Field(description="fully connected, or convolutions (images only)")] = (
-        "mlp"
-    )
+    columns: Annotated[
+        dict[str, ColumnType],
+        BeforeValidator(_types),
+        Field(description="what columns hold, where it is not what it seems: NAME=numeric|boolean|categorical[,…]"),
+    ] = {}
+    max_rows: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="of more rows so many are drawn at random, so that they fit in memory [512 MiB of numbers]",
+        ),
+    ] = None
+    network: Annotated[
+        Literal["mlp", "conv", "conv1d"],
+        Field(description="fully connected, or convolutions: over images (conv), over the time of windows (conv1d)"),
+    ] = "mlp"
     hidden: Annotated[
         Widths | None,
         Field(description="widths (mlp) or channels (conv) from input to embedding: W[,W] or none"),
@@ -102,7 +137,7 @@ class FitConfig(BaseModel):
 
     def filled(self, row_shape: tuple[int, ...]) -> FitConfig:
         """With the schedule that suits such rows, where nobody chose one."""
-        suits = _TABLE_SCHEDULE if len(row_shape) == 1 else _IMAGE_SCHEDULE
+        suits = _TABLE_SCHEDULE if len(row_shape) == 1 or self.window else _IMAGE_SCHEDULE
         return self.model_copy(update={key: value for key, value in suits.items() if getattr(self, key) is None})
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,17 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hourglass.files import FileError, RowFile, no_such_column, open_rows
+from hourglass.contract.manifest import Window
+from hourglass.contract.schema import Schema
+from hourglass.files import Batch, FileError, RowFile, no_such_column, open_rows
+from hourglass.files.encoding import encode, refused
 from hourglass.files.rows import ArrayBatch
 from training import sprites
+from training.columns import Inferred, infer
 from training.config import FitConfig
 from training.errors import DataError, nearest
+from training.series import Cut, WindowFile, windows
+from training.windows import blocks
 
 DIGITS, SPRITES = "digits", "sprites"
 MIN_ROWS = 10
 MOST_EXCLUDED = 10_000
 _SHARES = (0.7, 0.1)  # train and early stop; the rest calibrates
 _READ_ROWS = 8192
+_MOST_NUMBERS = 2**27  # of all rows, expanded: 512 MiB
 
 
 class Excluded(NamedTuple):
@@ -39,31 +48,45 @@ class Excluded(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """rows: float32 [n, *row_shape] in the file's units; columns: names of a table's columns, else None.
+    """rows: float32 [n, *row_shape] in the file's units, as `schema` encodes them; schema: None for images.
 
     labels: [n], as people read them; None where no column was named. excluded: not part of the rows, nor of the sha256;
-    None where no label is excluded.
+    None where no label is excluded. total: how many rows there were to draw these from. inferred: what the file's
+    columns hold, None where it has none. window: how a series is cut, where rows are windows; starts: int64 [n], the
+    rows of the series that they begin at; findings: what is irregular about its times, for people.
     """
 
     source: str
     rows: Tensor
-    columns: tuple[str, ...] | None
+    schema: Schema | None
     sha256: str
     labels: tuple[str, ...] | None = None
     excluded: Excluded | None = None
+    total: int | None = None
+    inferred: Inferred | None = None
+    window: Window | None = None
+    starts: np.ndarray | None = None
+    findings: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
         source: str,
         rows: np.ndarray,
-        columns: tuple[str, ...] | None,
+        schema: Schema | None,
         labels: tuple[str, ...] | None = None,
         excluded: Excluded | None = None,
+        total: int | None = None,
+        inferred: Inferred | None = None,
     ) -> Dataset:
         digest = hashlib.sha256(str(rows.shape).encode())
         digest.update(np.ascontiguousarray(rows, dtype="<f4").data)
-        return cls(source, torch.from_numpy(rows), columns, digest.hexdigest(), labels, excluded)
+        return cls(source, torch.from_numpy(rows), schema, digest.hexdigest(), labels, excluded, total, inferred)
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The names of a table's columns, None for images."""
+        return None if self.schema is None else self.schema.names
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -83,19 +106,34 @@ class Splits:
         return {name: len(getattr(self, name)) for name in ("train", "early_stop", "calibration")}
 
 
-def load(config: FitConfig) -> Dataset:
-    """Read all rows of `config.data` that are not excluded. Raises DataError."""
+def load(config: FitConfig, *, takes_missing: bool = False) -> Dataset:
+    """Read the rows of `config.data` that are not excluded, or as many of them, drawn at random, as fit in memory.
+
+    takes_missing: whether cells may be missing, NaN. Raises DataError.
+    """
     if config.exclude_label and config.label is None:
         raise DataError("--exclude-label needs --label COLUMN: the column to look at")
+    if config.stride is not None and config.window is None:
+        raise DataError("--stride needs --window LENGTH: the rows of a window")
     try:
         file = open_source(config.data)
         columns = _columns(file, config)
-        rows, labels, excluded = _read(file, columns, config)
+        inferred = None if columns is None else infer(file, columns, config.columns)
+        schema = None if inferred is None else inferred.schema
+        cut = None if config.window is None else _windows(file, schema, config, takes_missing)
+        # Windows come encoded.
+        kept, excluded = _read(cut or file, None if cut else schema, config, takes_missing and schema is not None)
     except FileError as error:
         hint = " (--ignore COLUMN leaves a column out)" if "is not a number" in str(error) else ""
         raise DataError(f"{error}{hint}") from error
-    _check(config.data, rows, columns)
-    return Dataset.of(Path(config.data).name, rows, columns, labels, excluded)
+    rows = kept.rows((cut or file).row_shape)
+    _check(config.data, rows if cut is None else rows.reshape(-1, rows.shape[-1]), columns)
+    labels = None if config.label is None else tuple(kept.labels)
+    dataset = Dataset.of(Path(config.data).name, rows, schema, labels, excluded, kept.total, inferred)
+    if cut is None:
+        return dataset
+    window = cut.window(config.stride)
+    return replace(dataset, window=window, starts=cut.starts[~cut.marked_windows()], findings=cut.series.findings)
 
 
 def open_source(source: str) -> RowFile:
@@ -125,8 +163,14 @@ def copies(dataset: Dataset) -> float:
 
 
 def split(dataset: Dataset, seed: int) -> Splits:
-    """70 % train, 10 % early stop, 20 % calibration, drawn by `seed`."""
+    """70 % train, 10 % early stop, 20 % calibration, drawn by `seed`; windows of a series in order of time, with at
+    least a window between splits. Raises DataError for a series that is too short."""
     n = len(dataset.rows)
+    if dataset.window is not None:
+        assert dataset.starts is not None
+        cut = blocks(dataset.starts, dataset.window.length, _SHARES, dataset.source)
+        labels = dataset.labels and dataset.labels[cut[-1]]
+        return Splits(*(dataset.rows[part] for part in cut), labels)
     order = np.random.default_rng(seed).permutation(n)
     parts = np.split(order, np.cumsum([round(n * share) for share in _SHARES]))
     train, early_stop, calibration = (dataset.rows[torch.from_numpy(part)] for part in parts)
@@ -161,7 +205,7 @@ class _Sprites(RowFile):
 
 def _columns(file: RowFile, config: FitConfig) -> tuple[str, ...] | None:
     """The columns of a row, None for rows without columns. Raises DataError, FileError."""
-    apart = {*config.ignore, *([config.label] if config.label is not None else [])}
+    apart = {*config.ignore, *(name for name in (config.label, config.id, config.time) if name is not None)}
     known = (*(file.columns or ()), *file.extras)
     for name in sorted(apart):
         if name not in known:
@@ -174,57 +218,104 @@ def _columns(file: RowFile, config: FitConfig) -> tuple[str, ...] | None:
     return columns
 
 
-def _read(
-    file: RowFile, columns: tuple[str, ...] | None, config: FitConfig
-) -> tuple[np.ndarray, tuple[str, ...] | None, Excluded | None]:
-    """float32 [n, *row_shape] and the labels [n] of the rows that are not excluded, and some that are.
+def _windows(file: RowFile, schema: Schema | None, config: FitConfig, takes_missing: bool) -> WindowFile:
+    """Raises DataError, FileError."""
+    if schema is None:
+        raise DataError(f"{file.path}: --window cuts the rows of a table, and this has images or arrays of rank 3")
+    assert config.window is not None
+    wanted = {canonical(label) for label in config.exclude_label}
+    return windows(
+        file,
+        schema,
+        Cut(config.window, config.stride, config.time, config.max_rows),
+        lambda batch: _numbers(batch, schema, takes_missing),
+        [] if config.label is None else [config.label],
+        lambda label: canonical(label) in wanted,
+    )
 
-    Raises DataError, FileError.
-    """
-    kept: list[np.ndarray] = []
-    kept_labels: list[str] = []
+
+def _read(
+    file: RowFile, schema: Schema | None, config: FitConfig, takes_missing: bool
+) -> tuple[_Sample, Excluded | None]:
+    """The rows that are not excluded and their labels, and some that are. Raises DataError, FileError."""
+    numbers = len(schema.expanded) if schema else math.prod(file.row_shape)
+    kept = _Sample(config.max_rows or max(MIN_ROWS, _MOST_NUMBERS // numbers), config.seed)
+    excluded = _Sample(MOST_EXCLUDED, config.seed)
     wanted = {canonical(label) for label in config.exclude_label}
     found: set[str] = set()
-    excluded = _Drawn(config.seed)
     for batch in file.batches(_READ_ROWS):
-        rows = batch.numbers(columns)
-        if config.label is not None:
-            labels = batch.column(config.label).to_pylist()
-            names = [canonical(label) for label in labels]
-            found.update(names)
-            apart = np.array([name in wanted for name in names], dtype=bool)
-            shown = np.array([_shown(label) for label in labels], dtype=object)
-            if apart.any():
-                excluded.add(rows[apart], shown[apart])
-                rows, shown = rows[~apart], shown[~apart]
-            kept_labels += shown.tolist()
-        kept.append(rows)
+        rows = _numbers(batch, schema, takes_missing)
+        if config.label is None:
+            kept.add(rows)
+            continue
+        labels = batch.column(config.label).to_pylist()
+        names = [canonical(label) for label in labels]
+        found.update(names)
+        apart = np.array([name in wanted for name in names], dtype=bool)
+        shown = np.array([_shown(label) for label in labels], dtype=object)
+        excluded.add(rows[apart], shown[apart])
+        kept.add(rows[~apart], shown[~apart])
     for label in config.exclude_label:
         if canonical(label) not in found:
             raise DataError(f"{file.path}: no row has the label {label!r}{nearest(canonical(label), sorted(found))}")
-    whole = np.concatenate(kept) if kept else np.empty((0, *file.row_shape), dtype=np.float32)
-    return whole, None if config.label is None else tuple(kept_labels), excluded.drawn()
+    if not excluded.total:
+        return kept, None
+    apart_rows = torch.from_numpy(excluded.rows(file.row_shape))
+    return kept, Excluded(apart_rows, tuple(excluded.labels), excluded.total)
 
 
-class _Drawn:
-    """At most MOST_EXCLUDED of all rows that come by, each as likely as any other: those with the smallest lots."""
+def _numbers(batch: Batch, schema: Schema | None, takes_missing: bool) -> np.ndarray:
+    """float32 [n, *row_shape]. Raises FileError, DataError."""
+    if schema is None:
+        return batch.numbers(missing=takes_missing)
+    encoded = encode(batch, schema, takes_missing=takes_missing)
+    if not encoded.problems:
+        return encoded.rows
+    problem, *_ = encoded.problems
+    error = refused(batch, problem)
+    if np.isnan(encoded.rows[problem.row, schema.names.index(problem.column)]):
+        raise DataError(f"{error}; --variant denoising, with masking noise, learns from rows with holes and fills them")
+    raise error
 
-    def __init__(self, seed: int) -> None:
-        self._random, self._total = np.random.default_rng(seed), 0
-        self._rows: np.ndarray | None = None
-        self._labels, self._lots = np.empty(0, dtype=object), np.empty(0)
 
-    def add(self, rows: np.ndarray, labels: np.ndarray) -> None:
-        lots = np.concatenate([self._lots, self._random.random(len(rows))])
-        kept = np.sort(np.argsort(lots)[:MOST_EXCLUDED])
-        self._total += len(rows)
-        self._lots, self._labels = lots[kept], np.concatenate([self._labels, labels])[kept]
-        self._rows = (rows if self._rows is None else np.concatenate([self._rows, rows]))[kept]
+class _Sample:
+    """All rows that come by, in order; of more than `capacity` so many, each as likely as any other (Vitter 1985,
+    "Random sampling with a reservoir", algorithm R)."""
 
-    def drawn(self) -> Excluded | None:
-        if self._rows is None:
-            return None
-        return Excluded(torch.from_numpy(self._rows), tuple(self._labels), self._total)
+    def __init__(self, capacity: int, seed: int) -> None:
+        self._capacity, self._random = capacity, np.random.default_rng(seed)
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self.total = 0
+
+    def add(self, rows: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """rows: [n, *row_shape]; labels: object [n]."""
+        labels = np.empty(len(rows), dtype=object) if labels is None else labels
+        room = max(0, self._capacity - self.total)
+        if len(rows[:room]):
+            self._parts.append((rows[:room], labels[:room]))
+        late = np.arange(self.total + len(rows[:room]), self.total + len(rows))
+        self.total += len(rows)
+        if not len(late):
+            return
+        places = self._random.integers(0, late + 1)
+        lucky = np.flatnonzero(places < self._capacity)
+        kept_rows, kept_labels = self._joined()
+        kept_rows[places[lucky]], kept_labels[places[lucky]] = rows[room:][lucky], labels[room:][lucky]
+
+    def rows(self, row_shape: tuple[int, ...]) -> np.ndarray:
+        """float32 [n, *row_shape]."""
+        return self._joined()[0] if self._parts else np.empty((0, *row_shape), dtype=np.float32)
+
+    @property
+    def labels(self) -> list[str]:
+        labels: list[str] = self._joined()[1].tolist() if self._parts else []
+        return labels
+
+    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
+        if len(self._parts) > 1:
+            rows, labels = zip(*self._parts, strict=True)
+            self._parts = [(np.concatenate(rows), np.concatenate(labels))]
+        return self._parts[0]
 
 
 def canonical(label: object) -> str:
@@ -252,9 +343,11 @@ def _check(source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> No
             f"{source}: {len(rows)} row{'s' * (len(rows) != 1)} to learn from, but the three splits "
             f"(train, early stop, calibration) need at least {MIN_ROWS}"
         )
-    low, high = rows.min(axis=0), rows.max(axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a column without values among these rows
+        low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
     if columns is not None:
-        if constant := [name for name, same in zip(columns, low == high, strict=True) if same]:
+        if constant := [name for name, same in zip(columns, ~(low < high), strict=True) if same]:
             raise DataError(
                 f"{source}: constant columns carry nothing to learn: --ignore {','.join(constant)} leaves them out"
             )

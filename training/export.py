@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from torch import Tensor, nn
 from hourglass.contract import layout
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import (
+    CLIPPED,
     DECODER,
     EMBEDDING,
     ENCODER,
     MODEL,
-    RECONSTRUCTION,
+    RECONSTRUCTION_ERROR,
     SCORE,
     Array,
+    AsideColumns,
     Detection,
     FileEntry,
     GoldenRows,
@@ -34,7 +37,6 @@ from hourglass.contract.manifest import (
     ScoreDefinition,
     Tolerance,
 )
-from hourglass.contract.schema import Column
 from training import card
 from training.at_hand import AtHand, at_hand
 from training.config import FitConfig
@@ -100,10 +102,11 @@ def _write(trained: Trained, folder: Path) -> None:
     golden = _decided(trained.served, golden)
     real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])
     check_parity(trained.served, exported, torch.cat([real, golden]), calibration.threshold(rate))
-    metrics = _metrics(trained.served, calibration_rows, answers)
+    metrics = _metrics(trained.served, answers)
     anomalies = at_hand(trained, exported[MODEL], scores)
     detection = anomalies.detection() if anomalies else None
     manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics, detection)
+    manifest = manifest.with_sketch(calibration_rows, scores, answers[CLIPPED])
     page = _report(trained, manifest, answers, anomalies)
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -126,8 +129,7 @@ def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarr
 @torch.inference_mode()
 def _decided(served: Served, rows: Tensor) -> Tensor:
     """Of rows in input units, those that two correct runtimes must answer alike. Raises ExportError if none is."""
-    scaled = served.scaling(rows)
-    kept = rows[served.autoencoder.decided(scaled) & served.score.decided(scaled, served.autoencoder(scaled))]
+    kept = rows[served.decided(rows)]
     if not len(kept):
         raise ExportError(
             "rounding decides every answer of this model: it learned nothing that another runtime repeats"
@@ -184,16 +186,13 @@ def _compare_verdicts(expected: np.ndarray, answers: np.ndarray, threshold: floa
         raise ExportError(f"{MODEL}: a verdict differs from torch's at {len(answers)} rows")
 
 
-def _metrics(served: Served, calibration_rows: np.ndarray, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _metrics(served: Served, answers: Mapping[str, np.ndarray]) -> dict[str, float]:
     """On the calibration split: how well rows are repeated, in scaled units, and what the score adds to that."""
-    whole = {name: torch.from_numpy(value) for name, value in answers.items()}
-    scaled = served.scaling(torch.from_numpy(calibration_rows))
-    repeated = (whole[RECONSTRUCTION] - served.scaling.shift) / served.scaling.scale
-    squared = (scaled - repeated).square().flatten(1).double()
+    mean_squared = float(answers[RECONSTRUCTION_ERROR].mean(dtype=np.float64))
     return {
-        "reconstruction_sse_per_row": squared.sum(dim=1).mean().item(),
-        "reconstruction_mse_per_feature": squared.mean().item(),
-        **served.score.metrics(whole),
+        "reconstruction_sse_per_row": mean_squared * math.prod(served.row_shape),
+        "reconstruction_mse_per_feature": mean_squared,
+        **served.score.metrics({name: torch.from_numpy(value) for name, value in answers.items()}),
     }
 
 
@@ -223,7 +222,10 @@ def _manifest(
         variant=config.variant,
         files=entries,
         row_shape=list(dataset.row_shape),
-        columns=None if dataset.columns is None else [Column(name=c, type="numeric") for c in dataset.columns],
+        columns=None if dataset.schema is None else list(dataset.schema.columns),
+        aside=AsideColumns(label=config.label, id=config.id, time=config.time, ignored=list(config.ignore)),
+        window=dataset.window,
+        missing_values="fill" if served.scaling.missing else "refuse",
         embedding_size=served.autoencoder.architecture.embedding_dim,
         embedding_space_id=entries[ENCODER].sha256[:16],
         prior=served.autoencoder.prior,

@@ -11,8 +11,10 @@ import torch
 from torch import Generator, Tensor
 
 from hourglass.contract import layout
+from hourglass.contract.schema import Schema
 from training import checkpoint, data, scores
 from training.autoencoder import Autoencoder, find
+from training.columns import described
 from training.config import FitConfig, validated
 from training.data import Dataset, Splits
 from training.detection import in_one_line, lost
@@ -20,6 +22,7 @@ from training.errors import ConfigError, RunError
 from training.export import Trained, export, false_alarm_rate
 from training.graphs import Served
 from training.networks import Architecture
+from training.present import OfPresent
 from training.progress import Progress
 from training.report.learning import read_log
 from training.run import Run
@@ -37,14 +40,20 @@ _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
 
 def fit(config: FitConfig, progress: Progress) -> Path:
     """Train and publish a new model; returns the published folder. Raises TrainingError, FileError."""
-    validated(find(config.variant).options_class, config.options, f"{config.variant} option")  # before data are read
-    dataset = data.load(config)
+    dataset = load(config)
     config = config.filled(dataset.row_shape)
-    score(config, build(config, dataset.row_shape))  # nor is a run begun that cannot be built
+    score(config, build(config, dataset.row_shape, dataset.schema))  # nor is a run begun that cannot be built
     _check_writable(config.exported)
     _describe(dataset, config, progress)
     run = Run.create(config, dataset)
     return _train_and_publish(run, dataset, progress)
+
+
+def load(config: FitConfig) -> Dataset:
+    """The data, with missing cells where the variant can learn from such rows. Raises TrainingError."""
+    variant = find(config.variant)
+    options = validated(variant.options_class, config.options, f"{config.variant} option")  # before data are read
+    return data.load(config, takes_missing=variant.learns_missing(options))
 
 
 def _check_writable(exported: Path) -> None:
@@ -57,10 +66,18 @@ def _check_writable(exported: Path) -> None:
 def _describe(dataset: Dataset, config: FitConfig, progress: Progress) -> None:
     sizes = data.split(dataset, config.seed).sizes()
     shape = " × ".join(map(str, dataset.row_shape))
+    found = dataset.inferred
+    if found is not None and not found.is_plain:
+        progress.show(described(found))
+    drawn = dataset.total is not None and dataset.total > len(dataset.rows)
+    rows = f"{len(dataset.rows):,} rows" + f", drawn at random from {dataset.total:,}," * drawn
     shown = f"columns: {', '.join(dataset.columns)}" if dataset.columns else "numbers"
-    rows = f"{len(dataset.rows):,} rows of {shape} {shown}"
-    progress.say(textwrap.shorten(rows, _WIDTH, placeholder=" …"))
+    progress.say(textwrap.shorten(f"{rows} of {shape} {shown}", _WIDTH, placeholder=" …"))
     progress.say(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sizes.items()))
+    for finding in dataset.findings:
+        progress.warn(finding)
+    if dataset.window is not None:
+        return
     if counting := data.counting_column(dataset):
         progress.warn(f"column {counting!r} only counts the rows: --ignore {counting} leaves it out")
     if (copies := data.copies(dataset)) > _MANY_COPIES:
@@ -80,13 +97,25 @@ def export_run(run: Run, checkpoint_file: Path | None, exported: Path | None, pr
     return _publish(run, checkpoint_file or run.checkpoint, _same_data(run), exported or run.config.exported, progress)
 
 
-def build(config: FitConfig, row_shape: tuple[int, ...]) -> Autoencoder:
-    """The untrained model, weights drawn from torch's global generator. Raises ConfigError."""
+def build(config: FitConfig, row_shape: tuple[int, ...], schema: Schema | None = None) -> Autoencoder:
+    """The untrained model, weights drawn from torch's global generator. Raises ConfigError.
+
+    row_shape: of rows as they are served. schema: of a table's columns, which need not all be numeric.
+    """
     variant = find(config.variant)
     options = validated(variant.options_class, config.options, f"{config.variant} option")
-    embedding_dim = config.embedding_dim or _embedding_dim(config, row_shape, variant.wide)
+    column_of = None
+    if schema is not None and not schema.is_numeric:
+        column_of = tuple(column for column, _ in schema.expanded)
+        row_shape = (len(column_of),)
     architecture = Architecture(
-        row_shape, embedding_dim, config.network, config.hidden, activation=config.hidden_activation
+        row_shape,
+        config.embedding_dim or _embedding_dim(config, row_shape, variant.wide),
+        config.network,
+        config.hidden,
+        activation=config.hidden_activation,
+        column_of=column_of,
+        windowed=config.window is not None,
     )
     return variant(architecture, options)
 
@@ -95,28 +124,38 @@ def _embedding_dim(config: FitConfig, row_shape: tuple[int, ...], wide: bool) ->
     features = int(torch.Size(row_shape).numel())
     if wide:
         return min(_LARGEST_WIDE_EMBEDDING, 2 * features)
-    # Of a table: a wide neck tells ordinary rows apart better, a narrow one cannot hold the anomalies of mixed data.
-    share = 2 if len(row_shape) == 1 and config.training_data == "clean" else 4
+    # Of a table, or windows: a wide neck tells ordinary rows apart better, a narrow one cannot hold the anomalies of
+    # mixed data.
+    share = 2 if (len(row_shape) == 1 or config.window) and config.training_data == "clean" else 4
     return max(1, min(_LARGEST_EMBEDDING, features // share))
 
 
 def score(config: FitConfig, model: Autoencoder) -> Score:
     """The one that was asked for, or the default; it has learned nothing yet. Raises ConfigError."""
     mixed, keeps_rows = config.training_data == "mixed", not config.no_examples
-    return scores.chosen(config.score, model, mixed=mixed, keeps_rows=keeps_rows)
+    chosen = scores.chosen(config.score, model, mixed=mixed, keeps_rows=keeps_rows)
+    return OfPresent(chosen, model.architecture.columns) if model.takes_missing else chosen
 
 
 @torch.no_grad()
-def teach(served: Served, rows: Tensor, *, robust: bool) -> None:
+def teach(served: Served, train: Tensor, early_stop: Tensor, *, robust: bool) -> None:
     """Let the score see reference rows, float32 [n, *row_shape] in input units: 20,000 of them at most."""
+
+    def answer(scaled: Tensor) -> dict[str, Tensor]:
+        parts = [served.autoencoder(part) for part in torch.split(scaled, _PASS_ROWS)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    # Whole rows that the score has learned score lower than others, and would seem to be favoured over masked ones.
+    rows = train if isinstance(served.score, OfPresent) else torch.cat([train, early_stop])
     drawn = torch.randperm(len(rows), generator=Generator().manual_seed(0))[:_REFERENCE_ROWS].sort().values
     scaled = served.scaling(rows[drawn])
-    parts = [served.autoencoder(part) for part in torch.split(scaled, _PASS_ROWS)]
-    served.score.learn(scaled, {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, robust)
+    served.score.learn(scaled, answer(scaled), robust)
+    if isinstance(served.score, OfPresent):
+        served.score.level(served.scaling(early_stop), answer)
 
 
 def _same_data(run: Run) -> Dataset:
-    dataset = data.load(run.config)
+    dataset = load(run.config)
     if dataset.sha256 != run.data_sha256:
         raise RunError(f"{run.config.data}: the rows are not those that {run.folder} began with: fit anew")
     return dataset
@@ -124,18 +163,18 @@ def _same_data(run: Run) -> Dataset:
 
 def _train_and_publish(run: Run, dataset: Dataset, progress: Progress) -> Path:
     splits = data.split(dataset, run.config.seed)
-    scaling = Scaling.of(splits.train)
-    train(run, scaling(splits.train), scaling(splits.early_stop), progress)
+    scaling = Scaling.of(splits.train, dataset.schema, missing=True)
+    train(run, scaling(splits.train), scaling(splits.early_stop), progress, dataset.schema)
     return _publish(run, run.checkpoint, dataset, run.config.exported, progress)
 
 
-def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress) -> None:
+def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress, schema: Schema | None = None) -> None:
     """From the run's checkpoint, or the beginning when it has none, to the end; leaves the last checkpoint.
 
-    rows, early_stop: float32 [n, *row_shape] in scaled units. Raises TrainingError.
+    rows, early_stop: float32 [n, *row_shape] in scaled units, those of a table with this schema. Raises TrainingError.
     """
     with torch.random.fork_rng(devices=[]), progress.training(run) as show:
-        training = Training(lambda: build(run.config, tuple(rows.shape[1:])), run.config)
+        training = Training(lambda: build(run.config, tuple(rows.shape[1:]), schema), run.config)
         if run.checkpoint.exists():
             checkpoint.resume(run.checkpoint, training)
         run.forget_after(training.epoch)
@@ -176,8 +215,9 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
 
 def learned(run: Run, checkpoint_file: Path, dataset: Dataset, splits: Splits) -> Trained:
     """What a checkpoint's best weights make of the run. Raises RunError."""
-    model = build(run.config, dataset.row_shape)
+    model = build(run.config, dataset.row_shape, dataset.schema)
     best_epoch = checkpoint.load_best(checkpoint_file, model)
-    served = Served(Scaling.of(splits.train), model.eval(), score(run.config, model))
-    teach(served, torch.cat([splits.train, splits.early_stop]), robust=run.config.training_data == "mixed")
+    scaling = Scaling.of(splits.train, dataset.schema, missing=model.takes_missing)
+    served = Served(scaling, model.eval(), score(run.config, model))
+    teach(served, splits.train, splits.early_stop, robust=run.config.training_data == "mixed")
     return Trained(run.config, served, dataset, splits, best_epoch, read_log(run.log))

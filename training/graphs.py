@@ -29,7 +29,7 @@ from hourglass.contract.manifest import (
 from training.autoencoder import Autoencoder
 from training.errors import ExportError
 from training.scaling import Scaling
-from training.scoring import Score, row_means
+from training.scoring import Score, row_means, row_sums
 
 OPSET = 18
 _BATCH = "batch"
@@ -43,6 +43,10 @@ class Served(nn.Module):
         super().__init__()
         self.scaling, self.autoencoder, self.score = scaling, autoencoder, score
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.scaling.row_shape or self.autoencoder.architecture.row_shape
+
     def forward(self, rows: Tensor) -> dict[str, Tensor]:
         scaled = self.scaling(rows)
         answers: dict[str, Tensor] = self.autoencoder(scaled)
@@ -51,15 +55,31 @@ class Served(nn.Module):
         answers |= {
             RECONSTRUCTION: self.scaling.inverse(reconstruction),
             SCORE: score,
-            FEATURE_ERROR: feature_error,
-            RECONSTRUCTION_ERROR: row_means((scaled - reconstruction).square().flatten(1)),
+            FEATURE_ERROR: self.scaling.expansion.sums(feature_error),
+            RECONSTRUCTION_ERROR: self._mean_squared_error(scaled, reconstruction),
             CLIPPED: self.scaling.clipped(rows),
         }
         return {name: answers[name] for name in outputs(MODEL, self.autoencoder)}
 
+    def _mean_squared_error(self, scaled: Tensor, reconstruction: Tensor) -> Tensor:
+        """Over the features of each row, or those columns whose cell is there: [n]."""
+        squared = self.scaling.expansion.sums((scaled - reconstruction).square()).flatten(1)
+        if not self.scaling.missing:
+            return row_means(squared)
+        missing = squared.isnan()
+        present = row_sums((~missing).float()).clamp(min=1)
+        return row_sums(torch.where(missing, 0, squared)) / present
+
+    def decided(self, rows: Tensor) -> Tensor:
+        """Which rows, float32 [n, *row_shape] in input units, two correct runtimes must answer alike: bool [n]."""
+        scaled = self.scaling(rows)
+        answers = self.autoencoder(scaled)
+        clear = self.scaling.expansion.decided(self.scaling.unscaled(answers[RECONSTRUCTION]))
+        return clear & self.autoencoder.decided(scaled) & self.score.decided(scaled, answers)
+
     def units(self) -> dict[str, Tensor]:
         """What one unit is of those outputs whose size is not about 1; each broadcasts to its output."""
-        return {RECONSTRUCTION: self.scaling.scale, **self.score.units(self.autoencoder.architecture.row_shape)}
+        return {RECONSTRUCTION: self.scaling.units(), **self.score.units(self.row_shape)}
 
 
 class Encoder(nn.Module):
@@ -115,7 +135,7 @@ def graphs(served: Served) -> dict[str, bytes]:
 
 def _to_onnx(served: Served, output_names: Sequence[str]) -> onnx_ir.Model:
     # Two rows: a batch of one would be taken for a constant.
-    rows = torch.zeros(2, *served.autoencoder.architecture.row_shape)
+    rows = torch.zeros(2, *served.row_shape)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)  # it warns of every absent package it could have translated

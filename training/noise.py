@@ -27,9 +27,16 @@ class Damaged(NamedTuple):
     where: Tensor
 
 
-def masking(rows: Tensor, share: float, generator: Generator) -> Damaged:
-    """Each feature becomes 0 with probability `share`: a table's mean, an image's darkest value."""
-    kept = _uniform(rows, generator) >= share
+def masking(rows: Tensor, share: float, generator: Generator, columns: Tensor | None = None) -> Damaged:
+    """Each feature becomes 0 with probability `share`: a table's mean, an image's darkest value.
+
+    columns: the column of each number, int [numbers], where several belong together: all of them become 0, or none.
+    """
+    if columns is None:
+        kept = _uniform(rows, generator) >= share
+    else:
+        chance = torch.rand((*rows.shape[:-1], int(columns[-1]) + 1), generator=generator)
+        kept = (chance >= share).index_select(-1, columns)
     return Damaged(rows * kept, ~kept)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from training.run import Run
 from training.trainer import EpochRecord
@@ -19,6 +20,9 @@ _LINE_SECONDS = 10.0
 class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    def show(self, table: Table) -> None:
+        self._console.print(table)
 
     def warn(self, message: str) -> None:
         self.say(f"warning: {message}")

@@ -33,7 +33,7 @@ class Reconstructing(Autoencoder):
         assert isinstance(options, ReconstructionOptions)
         activation = None if options.activation == "linear" else options.activation
         super().__init__(replace(architecture, embedding_activation=activation), options)
-        if self.options.loss != "mse" and len(architecture.row_shape) == 1:
+        if self.options.loss != "mse" and architecture.named:
             raise ConfigError(
                 f"loss={self.options.loss} needs rows in [0, 1], which images are: a table's columns are standardised, "
                 "so take loss=mse"

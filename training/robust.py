@@ -21,6 +21,6 @@ WARM_UP = 0.1
 @torch.no_grad()
 def typical(model: Autoencoder, rows: Tensor) -> Tensor:
     """The 90 % of rows, at least one, that `model` repeats best: [n, *row_shape] -> [m, *row_shape], scaled units."""
-    errors = (model(rows)[RECONSTRUCTION] - rows).square().flatten(1).sum(dim=1)
+    errors = (model(rows)[RECONSTRUCTION] - rows).square().flatten(1).nansum(dim=1)
     best = errors.topk(max(1, round(KEPT * len(rows))), largest=False).indices
     return rows.index_select(0, best.sort().values)

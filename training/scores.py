@@ -68,8 +68,8 @@ def chosen(asked: str | None, model: Autoencoder, *, mixed: bool, keeps_rows: bo
 def _default(model: Autoencoder, without_rows: bool) -> str:
     """For tables the best mean AUROC over the sets of docs/anomaly-benchmark.md, for each kind of training data;
     for images, the VAE family and embeddings wider than their rows, on which none was measured, the variant's own."""
-    if len(model.architecture.row_shape) > 1 or model.prior or model.wide:
+    if not model.architecture.named or model.prior or model.wide:
         return model.score().name
     embedding = EmbeddingMahalanobis if without_rows else EmbeddingNearest
-    wide = model.architecture.row_shape[0] > _MOST_FEATURES
+    wide = math.prod(model.architecture.row_shape) > _MOST_FEATURES
     return f"{(WhitenedError if wide else ResidualMahalanobis).name}{_SEPARATOR}{embedding.name}"

@@ -148,7 +148,7 @@ def test_an_index_that_was_saved_with_the_table_is_noticed(
     dataset = data.load(config(data=str(file)))
     assert dataset.columns is not None
     assert data.counting_column(dataset) == dataset.columns[0]
-    shuffled = data.Dataset(dataset.source, dataset.rows.flip(0), dataset.columns, dataset.sha256)
+    shuffled = data.Dataset(dataset.source, dataset.rows.flip(0), dataset.schema, dataset.sha256)
     assert data.counting_column(shuffled) is None
 
 
@@ -220,7 +220,7 @@ def test_of_many_excluded_rows_some_are_drawn(config: Config, tmp_path: Path, mo
     drawn = found.rows[:, 0].numpy()
     assert (found.total, len(drawn), len(found.labels)) == (1_000, 200, 200)
     assert (drawn % 2 == 1).all()
-    assert (np.diff(drawn) > 0).all()  # none twice
+    assert len(np.unique(drawn)) == 200
     assert drawn.mean() == pytest.approx(1_000, abs=4 * 577 / np.sqrt(200))  # from all over the file
     again = data.load(config(**settings)).excluded
     assert again

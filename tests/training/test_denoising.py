@@ -23,11 +23,11 @@ from training.variants.stacked import Stacked
 
 
 class Spy(Denoising):
-    """Keeps what it is asked to encode."""
+    """Keeps what its encoder is shown."""
 
-    def encode(self, rows: Tensor) -> Tensor:
-        self.seen = rows
-        return super().encode(rows)
+    def seen(self, rows: Tensor, missing: Tensor) -> Tensor:
+        self.shown = rows
+        return super().seen(rows, missing)
 
 
 def spy(**options: object) -> Spy:
@@ -41,9 +41,9 @@ def test_denoising_sees_damaged_rows_and_is_held_to_clean_ones(noise: str):
     rows = torch.rand(200, 4, 4) + 0.5
     model.prepare(rows, Generator())
     found = parts(model, rows)
-    damaged = (model.seen != rows).float().mean().item()
+    damaged = (model.shown != rows).float().mean().item()
     assert damaged == pytest.approx(1.0 if noise == "gaussian" else 0.5, abs=0.05)
-    clean = (model.decode(model.encode(model.seen)) - rows).square().sum() / 200
+    clean = (model.decode(model.encode(model.shown)) - rows).square().sum() / 200
     torch.testing.assert_close(found["reconstruction_sse_per_row"], clean)
     # What it answers is for the row as it came: nothing random is served.
     assert model(rows)["reconstruction"].equal(model(rows)["reconstruction"])
@@ -57,8 +57,8 @@ def test_the_emphasised_loss_weighs_damaged_and_clean_features(loss: str, alpha:
     rows[:, 0] = 0  # damaged without being changed: it counts as damaged all the same
     (found,) = parts(model, rows).values()
     chosen = torch.rand(rows.shape, generator=Generator().manual_seed(0)) < 0.5
-    assert model.seen[chosen].eq(0).all()
-    decoded = model.decoder(model.encode(model.seen))
+    assert model.shown[chosen].eq(0).all()
+    decoded = model.decoder(model.encode(model.shown))
     if loss == "mse":
         terms = (decoded - rows).square()
     else:
@@ -166,7 +166,7 @@ def test_what_a_corruption_returns_is_checked(own_module: Path, body: str, says:
 
 
 def test_layers_learn_one_after_the_other_on_clean_input_from_below():
-    model = make("stacked", (6,), 3, (5, 4), noise_level=1e-9, pretraining=0.6)
+    model = make("stacked", (6,), 3, (5, 4), noise="gaussian", noise_level=1e-9, pretraining=0.6)
     assert isinstance(model, Stacked)
     rows = torch.randn(7, 6)
     first, second, third = (model.encoder[i] for i in (1, 3, 5))  # type: ignore[index]
@@ -201,7 +201,7 @@ def test_every_layers_input_is_damaged(noise: str):
     rows, seen = torch.randn(50, 6), []
     model.encoder[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[index, union-attr]
     parts(model, rows, Clock(0, 0.2))
-    clean = model.encoder[1](rows).tanh()  # type: ignore[index]
+    clean = model.encoder[1](model.seen(rows, rows.isnan())).tanh()  # type: ignore[index]
     low, high = clean.aminmax(dim=0)
     changed = seen[0] != clean
     assert changed.any()

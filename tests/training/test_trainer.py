@@ -250,7 +250,7 @@ def test_a_killed_and_resumed_run_ends_as_one_that_never_stopped(config: Config,
     flags = [
         f"--{key.replace('_', '-')}={value}"
         for key, value in killed.model_dump(exclude={"options"}).items()
-        if value not in (None, ()) and value is not False and key != "hidden"
+        if value not in (None, (), {}) and value is not False and key != "hidden"
     ]
     command = [sys.executable, "-c", KILLED, "fit", *flags, "--hidden=32", f"--option=noise={noise}"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL

@@ -158,7 +158,7 @@ def _excluded(rows: int, exclude: Sequence[str], cells: Sequence[Any] | None) ->
 def _without_fitted(whole: Data, manifest: Manifest, columns: tuple[str, ...] | None) -> Data:
     """Without the rows that trained the model or stopped its training, where it was fitted on these."""
     provenance, excluded = manifest.provenance, whole.excluded
-    fitted = Dataset.of(whole.source, whole.rows[~excluded] if excluded.any() else whole.rows, columns)
+    fitted = Dataset.of(whole.source, whole.rows[~excluded] if excluded.any() else whole.rows, manifest.row_schema)
     if fitted.sha256 != provenance.data_sha256:
         return whole
     splits = data.split(replace(fitted, rows=torch.from_numpy(np.flatnonzero(~excluded))), provenance.seed)

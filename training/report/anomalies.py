@@ -13,7 +13,7 @@ from hourglass.contract.manifest import FEATURE_ERROR, RECONSTRUCTION, SCORE
 from training.at_hand import AtHand
 from training.detection import MODEL, TITLES, lost, rounded
 from training.false_alarms import expected, percent
-from training.report import charts, pictures
+from training.report import charts, pictures, windows
 from training.report.axis import number
 from training.report.charts import Sample, Series
 from training.report.material import Material, words
@@ -196,7 +196,9 @@ def _standing_out(material: Material, found: AtHand, most: int) -> np.ndarray:
     order = np.argsort(-scores, kind="stable")
     kinds = np.unique(found.excluded.labels, return_inverse=True)[1][order]
     if material.columns is not None:
-        kinds = kinds * len(material.columns) + found.answers[FEATURE_ERROR][order].argmax(axis=1)
+        errors = found.answers[FEATURE_ERROR][order]
+        errors = errors.sum(axis=1) if material.windowed else errors
+        kinds = kinds * len(material.columns) + errors.argmax(axis=1)
     firsts = np.sort(np.unique(kinds, return_index=True)[1])
     firsts = firsts[scores[order[firsts]] > material.threshold]
     others = np.setdiff1d(np.arange(len(order)), firsts)
@@ -208,6 +210,8 @@ def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str
     """rows: float32 [n, *row_shape] in input units; answers: of model.onnx to them."""
     if material.columns is None:
         return _images(material, title, rows, answers, caption)
+    if material.windowed:
+        return windows.explained(material, title, rows, answers, caption)
     p_values = material.manifest.calibration.p_values(answers[SCORE])
     errors = answers[FEATURE_ERROR]
     shares = errors / np.maximum(errors.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -217,7 +221,7 @@ def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str
     ):
         reasons = [
             Markup('<span class="name">{}</span> ({:.0%}): {}, expected {}').format(
-                material.columns[j], share[j], number(row[j]), number(repeated[j])
+                material.columns[j], share[j], material.cell(j, row[j]), material.cell(j, repeated[j])
             )
             for j in np.argsort(-share, kind="stable")[:_FEATURES]
         ]

@@ -11,7 +11,7 @@ import torch
 
 from hourglass.contract.manifest import EMBEDDING
 from training import scoring
-from training.report import charts, pictures
+from training.report import charts, pictures, windows
 from training.report.charts import Block, Series
 from training.report.examples import TABLE_COLUMNS
 from training.report.material import Material
@@ -34,7 +34,10 @@ def generated(material: Material) -> Section | None:
     """For models with a prior: what their embeddings decode to."""
     if material.manifest.prior is None:
         return None
-    figures = _traversed_images(material) if material.columns is None else [_traversed_table(material)]
+    if material.windowed:
+        figures = _traversed_windows(material)
+    else:
+        figures = _traversed_images(material) if material.columns is None else [_traversed_table(material)]
     text = "Embeddings are held close to N(0, I), so all near 0 decode to something. No row of the data is shown here."
     return Section("What the embedding says", text, figures)
 
@@ -175,8 +178,14 @@ def _traversed_images(material: Material) -> list[Figure]:
     ]
 
 
+def _traversed_windows(material: Material) -> list[Figure]:
+    steps = np.linspace(-2, 2, 5)
+    dimensions = material.by_activity[:_TRAVERSED_OF_TABLE].tolist()
+    return windows.traversed(material, dimensions, steps, _traversals(material, dimensions, steps))
+
+
 def _traversed_table(material: Material) -> Figure:
-    names, steps = material.columns or (), np.linspace(-2, 2, 5)
+    names, steps = material.numbers, np.linspace(-2, 2, 5)
     dimensions = material.by_activity[:_TRAVERSED_OF_TABLE].tolist()
     decoded = _traversals(material, dimensions, steps)
     columns = np.sort(np.argsort(-np.ptp(decoded, axis=1).max(axis=0), kind="stable")[:TABLE_COLUMNS])

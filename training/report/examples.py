@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from hourglass.contract.manifest import RECONSTRUCTION
 from training import noise
 from training.noise import Damaged
-from training.report import charts, pictures
+from training.report import charts, pictures, windows
 from training.report.charts import Block
 from training.report.material import Material
 from training.report.page import Figure, Section
@@ -33,7 +33,7 @@ class Corrupting(Protocol):
 
 
 @dataclass(frozen=True)
-class _Examples:
+class Examples:
     """Some calibration rows by rising score: [n, *row_shape] in scaled units. where: the damaged features."""
 
     scores: np.ndarray
@@ -48,28 +48,38 @@ def section(material: Material) -> Section:
     title = "What comes back"
     if not material.shows_rows:
         return Section(title, "This model was made with --no-examples: no picture on this page shows a single row.")
-    examples = _examples(material, _IMAGES if material.columns is None else _TABLE_ROWS)
+    examples = _examples(
+        material, windows.WINDOWS if material.windowed else _IMAGES if material.columns is None else _TABLE_ROWS
+    )
     damage = "as in training" if isinstance(material.autoencoder, Corrupting) else f"{_MASKED:.0%} masked"
     text = (
         f"{len(examples.rows)} calibration rows, which training never saw, from the lowest to the highest score, "
         f"and the same ones damaged ({damage})."
     )
+    if material.windowed:
+        text += (
+            " Blue is the input and orange what comes back of it; thin, what the model makes of the damaged window. "
+            "The channels that are repeated worst are shown, in the units of the data."
+        )
+        return Section(title, text, small=windows.examples(material, examples))
     figure = _images(material, examples) if material.columns is None else _table(material, examples)
     return Section(title, text, [figure])
 
 
-def _examples(material: Material, most: int) -> _Examples:
+def _examples(material: Material, most: int) -> Examples:
     n = len(material.scores)
     ranks = np.linspace(0, n - 1, min(most, n)).round().astype(int)
     chosen = np.argsort(material.scores, kind="stable")[ranks]
     rows = material.calibration[torch.from_numpy(chosen)]
     autoencoder, scaling = material.autoencoder, material.trained.served.scaling
     if isinstance(autoencoder, Corrupting):
-        damaged = autoencoder.corrupt(rows, material.generator())
+        damaged = autoencoder.corrupt(torch.nan_to_num(rows), material.generator())
     else:
         damaged = noise.masking(rows, _MASKED, material.generator())
     seen = damaged.rows.clamp(scaling.low, scaling.high)  # as the served graph does
-    return _Examples(
+    if autoencoder.takes_missing:
+        seen = torch.where(damaged.where | rows.isnan(), torch.nan, seen)
+    return Examples(
         scores=material.scores[chosen],
         rows=rows,
         reconstructed=autoencoder(rows)[RECONSTRUCTION],
@@ -79,7 +89,7 @@ def _examples(material: Material, most: int) -> _Examples:
     )
 
 
-def _images(material: Material, examples: _Examples) -> Figure:
+def _images(material: Material, examples: Examples) -> Figure:
     difference = (examples.rows - examples.reconstructed).numpy() / _DIFFERENCE
     lanes = [
         Lane("input", pictures.brightness(examples.rows.numpy())),
@@ -99,16 +109,17 @@ def _images(material: Material, examples: _Examples) -> Figure:
     )
 
 
-def _table(material: Material, examples: _Examples) -> Figure:
-    names = material.columns or ()
-    columns = np.sort(np.argsort(-material.feature_error, kind="stable")[:TABLE_COLUMNS])
+def _table(material: Material, examples: Examples) -> Figure:
+    names = material.numbers
+    errors = (examples.rows - examples.reconstructed).square().nanmean(dim=0).nan_to_num().numpy()
+    columns = np.sort(np.argsort(-errors, kind="stable")[:TABLE_COLUMNS])
     lanes = {
         "input": examples.rows,
         "reconstructed": examples.reconstructed,
         "damaged": examples.damaged,
         "repaired": examples.repaired,
     }
-    values = np.stack([rows.numpy() for rows in lanes.values()], axis=1)[:, :, columns] / SPREADS
+    values = np.stack([rows.nan_to_num().numpy() for rows in lanes.values()], axis=1)[:, :, columns] / SPREADS
     # Noise on every cell needs no marks.
     where = np.zeros_like(values, dtype=bool) if examples.where.all() else _marks(examples.where.numpy()[:, columns])
     blocks = [
@@ -121,7 +132,7 @@ def _table(material: Material, examples: _Examples) -> Figure:
         )
         for index, score in enumerate(examples.scores)
     ]
-    crosses = "Crosses are damaged cells. " if where.any() else ""
+    crosses = "Crosses are damaged cells; a missing one is as pale as a mean. " if where.any() else ""
     some = f"The {len(columns)} columns with the largest errors are shown. " if len(columns) < len(names) else ""
     return Figure(
         "Input and reconstruction",

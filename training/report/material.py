@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,10 @@ import torch
 from torch import Generator, Tensor
 
 from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FEATURE_ERROR, SCORE, Manifest
+from hourglass.contract.schema import UNKNOWN
 from training.detection import calibrated_mixed
 from training.likelihoods import standard_normal_kl
+from training.report.axis import number
 
 if TYPE_CHECKING:
     from training.at_hand import AtHand
@@ -40,8 +43,32 @@ class Material:
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """Of a table; None when rows are images."""
+        """Of a table, or of windows; None when rows are images."""
         return self.trained.dataset.columns
+
+    @property
+    def windowed(self) -> bool:
+        """Whether rows are windows of a series: [length, channels], the channels being the columns."""
+        return self.trained.dataset.window is not None
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """What each number of a table's scaled row is called: 'age', 'colour = red'."""
+        schema = self.trained.dataset.schema
+        return () if schema is None else schema.expanded_names
+
+    def cell(self, column: int, value: float) -> str:
+        """A table's cell as people read it."""
+        schema = self.trained.dataset.schema
+        assert schema
+        if math.isnan(value):
+            return "missing"
+        what = schema.columns[column]
+        if what.type == "numeric":
+            return number(value)
+        if what.type == "boolean":
+            return "true" if value > 0.5 else "false"
+        return what.categories[int(value) - 1] if value > UNKNOWN else "unknown"
 
     @property
     def shows_rows(self) -> bool:
@@ -77,6 +104,11 @@ class Material:
         """float64 [*row_shape]: the mean over calibration rows."""
         mean: np.ndarray = self.answers[FEATURE_ERROR].mean(axis=0, dtype=np.float64)
         return mean
+
+    @property
+    def column_error(self) -> np.ndarray:
+        """float64 [columns]: of a window's channels, the mean over its timestamps, too."""
+        return self.feature_error.mean(axis=0) if self.windowed else self.feature_error
 
     @cached_property
     def activity(self) -> np.ndarray:

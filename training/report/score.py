@@ -44,7 +44,7 @@ def section(material: Material) -> Section:
 
 
 def _columns(material: Material) -> Figure:
-    errors, names = material.feature_error, material.columns or ()
+    errors, names = material.column_error, material.columns or ()
     largest = np.argsort(-errors, kind="stable")[:_COLUMNS]
     some = f" The {_COLUMNS} largest of {len(names):,} are shown." if len(names) > _COLUMNS else ""
     return Figure(

@@ -3,11 +3,12 @@ autoencoders", and 2010, "Stacked denoising autoencoders" (section 3.3: corrupti
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, model_validator
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from training import noise
 from training.autoencoder import Clock, Options
@@ -73,13 +74,19 @@ class Denoising(Basic):
     options: DenoisingOptions
     low: Tensor
     high: Tensor
+    columns: Tensor
+    first_of_columns: Tensor
 
     def __init__(self, architecture: Architecture, options: Options) -> None:
-        super().__init__(architecture, options)
-        bounds = architecture.row_shape if len(architecture.row_shape) == 1 else ()
+        marked = architecture.named and self.learns_missing(options)
+        super().__init__(replace(architecture, marked=marked), options)
+        bounds = architecture.row_shape[-1:] if architecture.named else ()
         self.register_buffer("low", torch.zeros(bounds))
         self.register_buffer("high", torch.ones(bounds))
         self._own = noise.imported(self.options.noise) if self.options.own else None
+        self.register_buffer("columns", architecture.columns, persistent=False)
+        first = architecture.columns.diff(prepend=torch.tensor([-1])).nonzero().flatten()
+        self.register_buffer("first_of_columns", first, persistent=False)
 
     @property
     def objective(self) -> str:
@@ -89,9 +96,28 @@ class Denoising(Basic):
         weights = f"w = {self.options.damaged_weight:g} for damaged features, {self.options.clean_weight:g} for others"
         return f"{self.error('w ')}, y = g(f(x~)), {damage}, {weights}"
 
+    @classmethod
+    def learns_missing(cls, options: Options) -> bool:
+        assert isinstance(options, DenoisingOptions)
+        return options.noise == "masking" and not options.tied
+
+    def encode(self, rows: Tensor) -> Tensor:
+        return super().encode(self.seen(self.filled(rows), rows.isnan()) if self.takes_missing else rows)
+
+    def filled(self, rows: Tensor) -> Tensor:
+        """What is missing is 0, as what is masked."""
+        return torch.where(rows.isnan(), 0, rows) if self.takes_missing else rows
+
+    def seen(self, rows: Tensor, missing: Tensor) -> Tensor:
+        """What the encoder takes. rows: [n, ..., numbers] without NaN; missing: bool, the same shape: masked, too."""
+        if not self.takes_missing:
+            return rows
+        return torch.cat([rows, missing.index_select(-1, self.first_of_columns).float()], dim=-1)
+
     def prepare(self, rows: Tensor, generator: Generator) -> None:
-        """Salt and pepper are the extremes of each column of a table, of all pixels of images."""
-        extremes = rows.aminmax(dim=0) if rows.ndim == 2 else rows.aminmax()
+        """Salt and pepper are the extremes of each column of a table or of windows, of all pixels of images."""
+        rows = self.filled(rows)
+        extremes = rows.flatten(0, -2).aminmax(dim=0) if self.architecture.named else rows.aminmax()
         self.low.copy_(extremes.min)
         self.high.copy_(extremes.max)
 
@@ -99,24 +125,39 @@ class Denoising(Basic):
         options = self.options
         if self._own:
             return noise.by_user(rows, self._own, options.noise, generator)
-        return damaged(rows, options, self.low, self.high, generator)
+        columns = self.columns if self.architecture.named else None
+        return damaged(rows, options, self.low, self.high, generator, columns)
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
-        corrupted = self.corrupt(rows, generator)
-        return self.reconstruction_loss(self.decoder(self.encode(corrupted.rows)), rows, self.weight(corrupted))
+        return self.repair_loss(self.encoder, self.decoder, rows, generator)
 
-    def weight(self, corrupted: Damaged) -> Tensor | None:
-        """Of each feature in the loss; None when all count alike."""
-        options = self.options
-        if not options.emphasised:
-            return None
-        return torch.where(corrupted.where, options.damaged_weight, options.clean_weight)
+    def repair_loss(
+        self, encoder: nn.Module, decoder: nn.Module, rows: Tensor, generator: Generator
+    ) -> dict[str, Tensor]:
+        """reconstruction_loss of damaged rows, over the cells that are there, damaged and clean ones by their
+        weights."""
+        corrupted = self.corrupt(self.filled(rows), generator)
+        decoded = decoder(encoder(self.seen(corrupted.rows, corrupted.where | rows.isnan())))
+        options, weight = self.options, None
+        if options.emphasised:
+            weight = torch.where(corrupted.where, options.damaged_weight, options.clean_weight)
+        if self.takes_missing:
+            missing = rows.isnan()
+            rows, weight = torch.where(missing, 0, rows), (~missing).float() * (1.0 if weight is None else weight)
+        return self.reconstruction_loss(decoded, rows, weight)
 
 
-def damaged(rows: Tensor, options: DenoisingOptions, low: Tensor, high: Tensor, generator: Generator) -> Damaged:
-    """rows: any shape [n, ...]; low, high: the pepper and the salt."""
+def damaged(
+    rows: Tensor,
+    options: DenoisingOptions,
+    low: Tensor,
+    high: Tensor,
+    generator: Generator,
+    columns: Tensor | None = None,
+) -> Damaged:
+    """rows: any shape [n, ...]; low, high: the pepper and the salt. columns: see noise.masking."""
     if options.noise == "gaussian":
         return noise.gaussian(rows, options.noise_level, generator)
     if options.noise == "salt_and_pepper":
         return noise.salt_and_pepper(rows, options.noise_level, low, high, generator)
-    return noise.masking(rows, options.noise_level, generator)
+    return noise.masking(rows, options.noise_level, generator, columns)

@@ -62,9 +62,7 @@ class Ensemble(Denoising):
         members = list(zip(self.encoder.members, self.decoder.members, strict=True))
         losses: defaultdict[str, list[Tensor]] = defaultdict(list)
         for encoder, decoder in members:
-            corrupted = self.corrupt(rows, generator)
-            parts = self.reconstruction_loss(decoder(encoder(corrupted.rows)), rows, self.weight(corrupted))
-            for name, part in parts.items():
+            for name, part in self.repair_loss(encoder, decoder, rows, generator).items():
                 losses[name].append(part)
         return {name: torch.stack(parts).mean() for name, parts in losses.items()}
 

@@ -63,11 +63,10 @@ class Stacked(Denoising):
             return super().loss(rows, clock, generator)
         encoder, decoder = self._pairs[layer]
         if layer == 0:
-            corrupted = self.corrupt(rows, generator)
-            parts = self.reconstruction_loss(decoder(encoder(corrupted.rows)), rows, self.weight(corrupted))
+            parts = self.repair_loss(encoder, decoder, rows, generator)
             return {f"layer_1_{name}": value for name, value in parts.items()}
         with torch.no_grad():
-            hidden = rows
+            hidden = self.seen(self.filled(rows), rows.isnan())
             for below, _ in self._pairs[:layer]:
                 hidden = below(hidden)
             low, high = hidden.aminmax(dim=0)

@@ -62,7 +62,7 @@ class Vae(Autoencoder):
     def _likelihood(self) -> Likelihood:
         """Raises ConfigError."""
         options, row_shape = self.options, self.architecture.row_shape
-        table = len(row_shape) == 1
+        table = self.architecture.named
         if (options.likelihood or ("gaussian" if table else "bernoulli")) == "gaussian":
             if options.binarise:
                 raise ConfigError("binarise makes rows of black and white, for likelihood=bernoulli (images only)")
