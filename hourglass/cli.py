@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -28,11 +29,12 @@ from hourglass.batches import Taken, ask, take
 from hourglass.client import Client
 from hourglass.contract.schema import Column
 from hourglass.errors import HourglassError
-from hourglass.files import ArrayWriter, FileError, LateTableWriter, TableWriter, open_rows
+from hourglass.files import ArrayWriter, FileError, LateTableWriter, RowFile, TableWriter, open_rows
 from hourglass.files.encoding import refused
 from hourglass.messages import ModelInfo
 from hourglass.outputs import DenoiseOutput, EmbedOutput, FillOutput, GenerateOutput, Output, ScoreOutput
 from hourglass.selection import Selection, select
+from hourglass.series import PerWindow, RowDenoiseOutput, RowScoreOutput, Series
 
 _WIDTH = 100
 _SUFFIXES = (".parquet", ".npy", ".csv")
@@ -160,6 +162,11 @@ def _add_score_options(command: argparse.ArgumentParser) -> None:
         help="of the file's rows that are called anomalies, on average at most the share A is normal; decided when the "
         "last row is scored, until when the output waits in a temporary file beside it",
     )
+    command.add_argument(
+        "--per",
+        choices=("timestamp", "window"),
+        help="of a series through a model of windows: a line for each row of the file (default), or for each window",
+    )
     explanation = command.add_argument_group("why")
     explanation.add_argument(
         "--top-features",
@@ -222,6 +229,13 @@ def _rows(client: Client, args: argparse.Namespace) -> None:
     if args.id is None and _copies_ids(args.out) and model.aside.id in (*(file.columns or ()), *file.extras):
         args.id = model.aside.id
         id_type = next(file.batches(1)).column(args.id).type
+    if model.window is not None and file.columns is not None:
+        _series(client, args, file, model)
+        return
+    if args.name == "score" and args.per is not None:
+        raise UsageError(
+            f"--per: the rows of {args.file} are not a series, or not for {model.model.name!r}: leave it out"
+        )
     selection = select(file, model, args.id)
     output = _output(args, model, selection)
     keep_bad = args.bad_rows == "null"
@@ -232,6 +246,54 @@ def _rows(client: Client, args: argparse.Namespace) -> None:
     taken = take(file, selection, output.rows_per_message(client), keep_bad=keep_bad)
     answers = ask(taken, partial(output.ask, client))
     _deliver(answers, output, schema, args, lambda rows: file.read_share)
+
+
+def _series(client: Client, args: argparse.Namespace, file: RowFile, model: ModelInfo) -> None:
+    """A table whose rows follow one another in time, for a model of windows."""
+    assert file.columns is not None
+    assert model.window is not None
+    per_row = args.name == "denoise" or (args.name == "score" and args.per != "window")
+    _check_series(args, per_row)
+    time = model.aside.time if model.aside.time in file.columns else None
+    if time is None and model.aside.time is not None:
+        _note(f"{args.file} has no column {model.aside.time!r}: rows are taken to follow one another without gaps")
+    selection = select(file, replace(model, row_shape=model.row_shape[1:]), args.id)
+    kept = [name for name in dict.fromkeys((time, args.id)) if name is not None and _copies_ids(args.out)]
+    series = Series(file, selection, model.window, kept, time)
+    inner = _output(args, model, None)
+    output: Output[Any]
+    if isinstance(inner, ScoreOutput) and per_row:
+        output = RowScoreOutput(model, inner, series)
+    elif isinstance(inner, DenoiseOutput):
+        output = RowDenoiseOutput(model, inner, series)
+    else:
+        output = PerWindow(model, inner, series)
+    if len(set(output.schema.names)) < len(output.schema):
+        raise UsageError(f"the output has a column {args.id!r} already: leave out --id, or rename it in the file")
+    answers = output.ask(client, series.messages(output.rows_per_message(client)))
+    _deliver(((answer, None) for answer in answers), output, output.schema, args, lambda rows: file.read_share)
+    for finding in series.findings():
+        _note(f"{args.file}: {finding}")
+
+
+def _check_series(args: argparse.Namespace, per_row: bool) -> None:
+    if args.bad_rows == "null":
+        raise UsageError("--bad-rows null: a series is read as a whole: correct the row, or leave it out of the file")
+    if args.name == "denoise" and args.only_missing:
+        raise UsageError("--only-missing: not of a series")
+    if args.name != "score":
+        return
+    if args.control_fdr:
+        raise UsageError(
+            "--control-fdr: windows that overlap are not independent of each other: use --false-alarm-rate"
+        )
+    if per_row and (args.top_features or args.feature_errors):
+        raise UsageError("--top-features and --feature-errors are of windows: add --per window")
+
+
+def _note(text: str) -> None:
+    """A line on stderr that is no error."""
+    sys.stderr.write(f"hourglass: {text}\n")
 
 
 def _generate(client: Client, args: argparse.Namespace) -> None:
@@ -324,11 +386,12 @@ def _unnamed(model: ModelInfo) -> list[Column]:
     return [Column(name=f"c{i}") for i in range(math.prod(model.row_shape))]
 
 
-def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) -> Output[Any]:
+def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection | None) -> Output[Any]:
+    """selection: of rows as the file has them; None of windows."""
     if args.name == "score":
         return ScoreOutput(
             model,
-            selection.names or model.feature_names,
+            (selection and selection.names) or model.feature_names,
             false_alarm_rate=args.false_alarm_rate,
             threshold=args.threshold,
             control_fdr=args.control_fdr,
@@ -337,9 +400,10 @@ def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection) ->
         )
     if args.name == "embed":
         return EmbedOutput(model)
-    if args.only_missing and not (model.takes_missing and selection.columns):
+    columns = model.schema if selection is None else selection.columns
+    if args.only_missing and not (model.takes_missing and columns):
         raise UsageError(f"--only-missing: the model {model.model.name!r} takes no missing cells of columns")
-    return (FillOutput if args.only_missing else DenoiseOutput)(model, selection.columns or _unnamed(model))
+    return (FillOutput if args.only_missing else DenoiseOutput)(model, columns or _unnamed(model))
 
 
 def _writer(stack: ExitStack, output: Output[Any], schema: pa.Schema, args: argparse.Namespace) -> Any:

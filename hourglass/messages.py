@@ -71,7 +71,10 @@ class ModelInfo:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Of each number of a row, row-major: its column, or where it stands: "3,5" is row 3, column 5 of an image."""
+        """Of each number of a row, row-major: its column, or where it stands: "3,5" is row 3, column 5 of an image, and
+        "flow[3]" the channel's number at row 3 of a window."""
+        if self.window is not None:
+            return tuple(f"{name}[{row}]" for row in range(self.window.length) for name in self.columns)
         return self.columns or tuple(",".join(map(str, index)) for index in np.ndindex(self.row_shape))
 
     @classmethod

@@ -50,9 +50,8 @@ class Cutter:
         found = self._cut(kept, starts - first, starts) if len(starts) else None
         if len(starts):
             self._next, self._covered = int(starts[-1]) + self._stride, int(starts[-1]) + self._length
-        # The last rows so far may be those of the piece, and then its last window.
-        needed = max(self._piece, min(self._next, self._rows - self._length))
-        self._kept = kept[max(0, needed - first) :].copy()
+        # No window begins before these: the next one, or the last one of the piece.
+        self._kept = kept[-self._length :].copy()
         return found
 
     def _finish(self) -> Windows | None:

@@ -170,7 +170,7 @@ def split(dataset: Dataset, seed: int) -> Splits:
         assert dataset.starts is not None
         cut = blocks(dataset.starts, dataset.window.length, _SHARES, dataset.source)
         labels = dataset.labels and dataset.labels[cut[-1]]
-        return Splits(*(dataset.rows[part] for part in cut), labels)
+        return Splits(dataset.rows[cut[0]], dataset.rows[cut[1]], dataset.rows[cut[2]], labels)
     order = np.random.default_rng(seed).permutation(n)
     parts = np.split(order, np.cumsum([round(n * share) for share in _SHARES]))
     train, early_stop, calibration = (dataset.rows[torch.from_numpy(part)] for part in parts)

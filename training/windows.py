@@ -11,7 +11,7 @@ import numpy as np
 from hourglass.files.timestamps import Timeline, usual_step
 from training.errors import DataError
 
-MOST_WINDOWS = 20_000  # to learn from, when nobody chose a stride
+MOST_WINDOWS = 50_000  # to learn from, when nobody chose a stride
 FEWEST_WINDOWS = 10
 
 
@@ -53,18 +53,19 @@ class Series:
         return np.ascontiguousarray(found)
 
 
-def default_stride(length: int) -> int:
-    """A quarter of a window: each row is part of four windows. Scores of rows are hardly better for more of them."""
+def served_stride(length: int) -> int:
+    """A quarter of a window, when nobody chose: each row is part of four windows. With more of them, rows are told
+    apart no better, and each row costs as many times as much."""
     return max(1, length // 4)
 
 
-def dense_stride(series: Series, length: int) -> int:
-    """The smallest stride that gives no more than 20,000 windows, or a quarter of a window.
+def learned_stride(series: Series, length: int, most: int = MOST_WINDOWS) -> int:
+    """The smallest stride that gives no more than `most` windows, when nobody chose.
 
-    Windows that overlap more are more to learn from: mean AUPRC on the series of docs/series-benchmark.md with windows
-    of 32 rows, SKAB 0.82 to 0.77.
+    The more windows overlap, the more there is to learn from: mean AUPRC with windows of 32 rows on the series of SKAB
+    (docs/series-benchmark.md), in a trial with two seeds, 82 to 77 points of a quarter of a window.
     """
-    return min(default_stride(length), max(1, ceil(len(series.starts(length, 1)) / MOST_WINDOWS)))
+    return max(1, ceil(len(series.starts(length, 1)) / most))
 
 
 def blocks(starts: np.ndarray, length: int, shares: Sequence[float], source: str) -> tuple[slice, slice, slice]:

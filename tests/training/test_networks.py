@@ -25,6 +25,26 @@ def test_conv_gives_back_images_of_any_size(height: int, width: int, channels: i
     assert architecture.decoder()(embedding).shape == rows.shape
 
 
+@settings(max_examples=40, deadline=None)
+@given(length=st.integers(2, 65), channels=st.integers(1, 5), stages=st.integers(1, 3))
+def test_conv1d_gives_back_windows_of_any_length(length: int, channels: int, stages: int):
+    architecture = Architecture((length, channels), 3, "conv1d", (4,) * stages, windowed=True)
+    windows = torch.rand(2, length, channels)
+    embedding = architecture.encoder()(windows)
+    assert embedding.shape == (2, 3)
+    assert architecture.decoder()(embedding).shape == windows.shape
+
+
+def test_conv1d_keeps_times_and_channels_apart():
+    torch.manual_seed(0)
+    encoder = Architecture((7, 3), 6, "conv1d", (8,), windowed=True).encoder()
+    windows = torch.rand(1, 7, 3)
+    for position in ((0, 0), (6, 2), (3, 1)):
+        changed = windows.clone()
+        changed[(0, *position)] += 1
+        assert not torch.allclose(encoder(changed), encoder(windows))
+
+
 @pytest.mark.parametrize("row_shape", [(21,), (8, 8), (28, 28, 3)])
 def test_mlp_takes_every_row(row_shape: tuple[int, ...]):
     architecture = Architecture(row_shape, 5)
@@ -58,9 +78,13 @@ def test_conv_keeps_rows_and_columns_and_channels_apart():
         assert not torch.allclose(encoder(changed), encoder(rows))
 
 
-def test_conv_refuses_tables():
-    with pytest.raises(ConfigError, match="conv needs images"):
+def test_convolutions_refuse_rows_that_they_are_not_for():
+    with pytest.raises(ConfigError, match=r"conv needs images.*use mlp"):
         Architecture((21,), 5, "conv")
+    with pytest.raises(ConfigError, match=r"conv needs images.*use conv1d"):
+        Architecture((21, 3), 5, "conv", windowed=True)
+    with pytest.raises(ConfigError, match="conv1d needs windows"):
+        Architecture((21, 3), 5, "conv1d")
 
 
 def test_tied_layers_are_each_others_transpose():
@@ -77,6 +101,7 @@ def test_tied_layers_are_each_others_transpose():
     [
         Architecture((3, 2), 2, "mlp", (5, 4)),
         Architecture((7, 5), 3, "conv", (4, 6)),
+        Architecture((9, 2), 3, "conv1d", (4, 6), "relu", windowed=True),
         Architecture((6,), 2, hidden=()),
     ],
 )

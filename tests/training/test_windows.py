@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from training.errors import DataError
-from training.windows import MOST_WINDOWS, Series, blocks, default_stride, dense_stride
+from training.windows import MOST_WINDOWS, Series, blocks, learned_stride, served_stride
 
 SHARES = (0.7, 0.1)
 
@@ -79,8 +79,7 @@ def test_without_times_rows_follow_one_another() -> None:
     assert (found.pieces.tolist(), found.step_seconds, found.findings) == ([0], None, ())
 
 
-def test_short_series_are_cut_at_every_row_and_long_ones_at_a_quarter_of_a_window() -> None:
-    assert dense_stride(series(5_000), 32) == 1
-    assert dense_stride(series(3 * MOST_WINDOWS), 32) == 3
-    assert dense_stride(series(100 * MOST_WINDOWS), 32) == default_stride(32) == 8
-    assert default_stride(2) == 1
+def test_short_series_are_cut_at_every_row_and_long_ones_as_often_as_is_enough() -> None:
+    assert learned_stride(series(5_000), 32) == 1
+    assert learned_stride(series(3 * MOST_WINDOWS), 32) == 3
+    assert [served_stride(length) for length in (2, 32)] == [1, 8]

@@ -48,9 +48,8 @@ def section(material: Material) -> Section:
     title = "What comes back"
     if not material.shows_rows:
         return Section(title, "This model was made with --no-examples: no picture on this page shows a single row.")
-    examples = _examples(
-        material, windows.WINDOWS if material.windowed else _IMAGES if material.columns is None else _TABLE_ROWS
-    )
+    most = _IMAGES if material.columns is None else windows.shown(material) if material.windowed else _TABLE_ROWS
+    examples = _examples(material, most)
     damage = "as in training" if isinstance(material.autoencoder, Corrupting) else f"{_MASKED:.0%} masked"
     text = (
         f"{len(examples.rows)} calibration rows, which training never saw, from the lowest to the highest score, "

@@ -18,22 +18,26 @@ from training.report.page import Figure, table
 if TYPE_CHECKING:
     from training.report.examples import Examples
 
-WINDOWS = 6
 _ABREAST = 4  # small charts of a line of the page
 _FEATURES = 3
 
 
-def examples(material: Material, shown: Examples) -> list[Figure]:
+def shown(material: Material) -> int:
+    """How many windows are examples: of a single channel two lines of them, else one of each of the worst channels."""
+    return 2 * _ABREAST if len(material.columns or ()) == 1 else _ABREAST
+
+
+def examples(material: Material, of: Examples) -> list[Figure]:
     """Small charts: of each window the channels that are repeated worst, in input units."""
     columns, served = material.columns or (), material.trained.served
-    errors = (shown.rows - shown.reconstructed).square().nanmean(dim=(0, 1)).numpy()
-    channels = np.sort(np.argsort(-errors, kind="stable")[: _ABREAST if len(columns) > 1 else 1])
+    errors = (of.rows - of.reconstructed).square().nanmean(dim=(0, 1)).numpy()
+    channels = np.sort(np.argsort(-errors, kind="stable")[:_ABREAST])
     rows, repeated, repaired = (
-        served.scaling.inverse(part).numpy() for part in (shown.rows, shown.reconstructed, shown.repaired)
+        served.scaling.inverse(part).numpy() for part in (of.rows, of.reconstructed, of.repaired)
     )
     return [
         Figure(
-            f"{columns[channel]}, score {shown.scores[window]:.3g}",
+            f"{columns[channel]}, score {of.scores[window]:.3g}",
             _lines(
                 {
                     "line s0": rows[window, :, channel],
@@ -44,8 +48,8 @@ def examples(material: Material, shown: Examples) -> list[Figure]:
             ),
             "",
         )
-        for window in range(len(shown.scores))
         for channel in channels
+        for window in range(len(of.scores))
     ]
 
 
