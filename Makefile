@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/hourglass/v1/autoencoder.proto
 
-.PHONY: demo test check proto bench bench-anomaly gpu-smoke clean
+.PHONY: demo test check proto bench bench-anomaly bench-tables bench-series gpu-smoke clean
 
 # One environment for every target, made when there is none or when pyproject.toml changed.
 $(READY): pyproject.toml Makefile
@@ -43,6 +43,12 @@ bench: $(READY)
 # One thread for everybody: what is compared is work, not how well it is spread.
 bench-anomaly: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.anomaly
+
+bench-series: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.series
+
+bench-tables: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables
 
 gpu-smoke: $(READY)
 	$(BIN)/python -m benchmarks.gpu_smoke
