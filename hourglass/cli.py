@@ -309,10 +309,9 @@ def _drift(client: Client, args: argparse.Namespace) -> int:
     model = client.model(args.model, args.version)
     known = client.drift(model.model.name, model.model.version)
     if file is not None:
-        selection = select(file, model, args.id)
-        size = client.rows_per_message(model.model.name, model.model.version)
+        rows = _rows_of(file, model, args.id, client.rows_per_message(model.model.name, model.model.version))
         with _progress(lambda rows: file.read_share) as advance:
-            now = drift.of_rows(client, known, map(selection.take, file.batches(size)), advance)
+            now = drift.of_rows(client, known, rows, advance)
     elif known.now is None:
         raise UsageError("this server does not look at its traffic (its --drift-window-rows is 0): give a FILE")
     else:
@@ -320,6 +319,15 @@ def _drift(client: Client, args: argparse.Namespace) -> int:
     whose = "of the rows that came to the server last" if file is None else "rows of the file"
     drift.show(_console(), model, known.sketch, now, whose)
     return int(args.fail and bool(now))
+
+
+def _rows_of(file: RowFile, model: ModelInfo, id_column: str | None, size: int) -> Iterator[np.ndarray]:
+    """float32 [n, *row_shape] each: the file's rows, or the windows of its series, in messages of `size`."""
+    if model.window is None or file.columns is None:
+        return map(select(file, model, id_column).take, file.batches(size))
+    selection = select(file, replace(model, row_shape=model.row_shape[1:]), id_column)
+    time = model.aside.time if model.aside.time in file.columns else None
+    return Series(file, selection, model.window, [], time).messages(size)
 
 
 def _deliver(

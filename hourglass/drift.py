@@ -26,11 +26,14 @@ def of_rows(client: Client, known: ModelDrift, batches: Iterable[np.ndarray], ad
             waiting.append(rows)
             yield rows
 
-    counts = known.sketch.nothing
+    sketch, nothing = known.sketch, np.zeros(0, dtype=np.float32)
+    counts = sketch.count(np.zeros((0, sketch.size), dtype=np.float32))
+    scored = sketch.count_scores(nothing, nothing, nothing)
     for answer in client.score_batches(known.model.name, asked(), version=known.model.version):
-        counts += known.sketch.count(waiting.popleft(), answer.score, answer.p_value, answer.clipped)
+        counts += sketch.count(waiting.popleft())
+        scored += sketch.count_scores(answer.score, answer.p_value, answer.clipped)
         advance(len(answer.score))
-    return known.sketch.compare(counts, counts.rows)
+    return sketch.compare(counts, scored, counts.rows)
 
 
 def show(console: Console, model: ModelInfo, sketch: Sketch, drift: Drift, whose: str) -> None:

@@ -8,8 +8,9 @@ counting a share of the rows, drawn at random so that rows which come in turns c
 from __future__ import annotations
 
 import math
-import random
 import threading
+import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from hourglass.contract.drift import Counts, Drift
+from hourglass.contract.drift import Counts, Drift, ScoreCounts
 from hourglass.contract.manifest import CLIPPED, SCORE, Manifest
 
 log = structlog.get_logger(__name__)
@@ -26,22 +27,32 @@ log = structlog.get_logger(__name__)
 _NUMBERS = 4
 _SMALLEST_SHARE = 0.1
 # Rows that wait to be counted together.
-_WAITING = 32
+_WAITING = 64
 # The window slides by so many parts of it.
-_PANES = 8
+_PARTS = 8
+_DRAWN_AHEAD = 1024
+# A verdict takes as long as counting some rows: it is given at most so often, and whenever somebody asks.
+_JUDGED_EVERY_SECONDS = 1.0
 _NAMED = 5
 
 
 @dataclass
-class _Pane:
-    """traffic: rows that came, of which some were counted."""
+class _Part:
+    """Of a window. traffic: rows that came, of which some were counted. scores: float32 [2, m], of these: the
+    score, NaN where it was not asked for, and how many numbers were clipped."""
 
     traffic: int
     counts: Counts
+    scores: np.ndarray
+
+    def add(self, traffic: int, counts: Counts, scores: np.ndarray) -> None:
+        self.traffic += traffic
+        self.counts += counts
+        self.scores = np.concatenate([self.scores, scores], axis=1)
 
 
 class Tracker:
-    """The last `window` rows of one version's traffic; when none are left out, up to one pane and one request more.
+    """The last `window` rows of one version's traffic, and up to one part and one request more.
 
     `observe` is called by the event loop, `now` by anyone.
     """
@@ -55,89 +66,104 @@ class Tracker:
         self._log = log.bind(model=name, version=version)
         self._calibration = manifest.calibration
         self._window = window
-        self._share = max(_SMALLEST_SHARE, min(1.0, _NUMBERS / math.prod(manifest.row_shape)))
-        self._random = random.Random(0)  # noqa: S311  # the same traffic is counted alike
-        self._draws = np.random.default_rng(0)
         self._lock = threading.Lock()
-        self._nothing = self.sketch.nothing
-        # Full panes, and their sum; and the one that is being filled.
-        self._panes: deque[_Pane] = deque()
-        self._full = _Pane(0, self._nothing)
-        self._pane = _Pane(0, self._nothing)
-        self._rows = np.empty((_WAITING, *manifest.row_shape), dtype=np.float32)
-        # score and clipped of each waiting row, NaN where it was not scored.
-        self._answers = np.empty((_WAITING, 2), dtype=np.float32)
+        self._parts: deque[_Part] = deque()
+        self._traffic = 0  # of all parts
+        # Since the last part: rows that came, and features and scores of those that wait to be counted.
+        self._new_traffic = 0
+        numbers = math.prod(manifest.row_shape)
+        features = len(self.sketch.positions)
+        self._values = np.empty((_WAITING, numbers // self.sketch.size, features), dtype=np.float32)
+        self._scores = np.empty((2, _WAITING), dtype=np.float32)
         self._waiting = 0
+        self._share = max(_SMALLEST_SHARE, min(1.0, _NUMBERS / numbers))
+        self._draws = np.random.default_rng(0)  # the same traffic is counted alike
+        self._seen = 0
+        self._ahead = (self._draws.geometric(self._share, 1) - 1).tolist()
         self._drifting = False
-        self._quiet = 0
+        self._last_drift = 0
+        self._judged_at = -math.inf
 
     def observe(self, rows: np.ndarray, answer: Mapping[str, np.ndarray] | None = None) -> None:
         """rows: float32 [n, *row_shape] that were answered. answer: SCORE and CLIPPED of rows that were scored."""
         with self._lock:
-            self._pane.traffic += len(rows)
-            if len(rows) > 1:
-                taken = np.flatnonzero(self._draws.random(len(rows), dtype=np.float32) < self._share)
-                self._take(rows[taken], None if answer is None else _numbers(answer, taken))
-            elif self._random.random() < self._share:
-                self._take(rows, None if answer is None else _numbers(answer, slice(None)))
-            if self._pane.traffic * _PANES >= self._window:
-                self._slide()
+            taken, passed = self._drawn(len(rows)), 0
+            while len(taken):
+                some, taken = np.split(taken, [_WAITING - self._waiting])
+                until = int(some[-1]) + 1
+                self._new_traffic += until - passed
+                passed = until
+                self._take(rows, answer, some)
+            self._new_traffic += len(rows) - passed
+            if self._new_traffic * _PARTS >= self._window:
+                self._count()
+                if time.monotonic() - self._judged_at >= _JUDGED_EVERY_SECONDS:
+                    self._judge(self.sketch.is_drift(*self._counts(), self._traffic))
 
     def now(self) -> Drift:
         """Of the window as it is."""
         with self._lock:
-            return self._compare()
+            self._count()
+            drift = self.sketch.compare(*self._counts(), self._traffic)
+            self._judge(bool(drift))
+            return drift
 
-    def _take(self, rows: np.ndarray, answers: np.ndarray | None) -> None:
-        """answers: float32 [n, 2], score and clipped."""
-        if self._waiting + len(rows) > _WAITING:
-            self._count_waiting()
-        if len(rows) > _WAITING:
-            self._count(rows, np.empty((0, 2), dtype=np.float32) if answers is None else answers)
-            return
-        end = self._waiting + len(rows)
-        self._rows[self._waiting : end] = rows
-        self._answers[self._waiting : end] = np.nan if answers is None else answers
-        self._waiting = end
+    def _drawn(self, rows: int) -> np.ndarray:
+        """Which of the next rows are counted, each with the same probability: by the gaps between them, drawn ahead."""
+        start, self._seen = self._seen, self._seen + rows
+        while self._ahead[-1] < self._seen:
+            gaps = self._draws.geometric(self._share, _DRAWN_AHEAD)
+            self._ahead += (self._ahead[-1] + np.cumsum(gaps)).tolist()
+        drawn = bisect_left(self._ahead, self._seen)
+        taken = np.array(self._ahead[:drawn], dtype=np.int64)
+        del self._ahead[:drawn]
+        return taken - start
 
-    def _count_waiting(self) -> None:
-        if not self._waiting:
-            return
-        answers = self._answers[: self._waiting]
-        self._count(self._rows[: self._waiting], answers[~np.isnan(answers[:, 0])])
-        self._waiting = 0
+    def _take(self, rows: np.ndarray, answer: Mapping[str, np.ndarray] | None, taken: np.ndarray) -> None:
+        """At most as many as there is room for."""
+        place = slice(self._waiting, self._waiting + len(taken))
+        if rows[0].size == self._values[0].size:
+            # "clip" writes to `out` without a copy in between.
+            np.take(rows.reshape(-1, *self._values.shape[1:]), taken, axis=0, out=self._values[place], mode="clip")
+        else:
+            self._values[place] = self.sketch.values(rows[taken]).reshape(-1, *self._values.shape[1:])
+        self._scores[0, place] = math.nan if answer is None else answer[SCORE][taken]
+        self._scores[1, place] = math.nan if answer is None else answer[CLIPPED][taken]
+        self._waiting = place.stop
+        if self._waiting == _WAITING:
+            self._count()
 
-    def _count(self, rows: np.ndarray, answers: np.ndarray) -> None:
-        scores, clipped = answers.T
-        p_values = self._calibration.p_values(scores)
-        self._pane.counts += self.sketch.count(rows, scores, p_values, clipped)
+    def _count(self) -> None:
+        """The rows that wait go to the last part of the window, or a new one; what it is full without is forgotten."""
+        values = self._values[: self._waiting].reshape(-1, self._values.shape[-1])
+        counts = Counts(self._waiting, len(values), self.sketch.features.count(values))
+        scores = self._scores[:, : self._waiting].copy()
+        if self._parts and (self._parts[-1].traffic + self._new_traffic) * _PARTS <= self._window:
+            self._parts[-1].add(self._new_traffic, counts, scores)
+        else:
+            self._parts.append(_Part(self._new_traffic, counts, scores))
+        self._traffic += self._new_traffic
+        self._new_traffic = self._waiting = 0
+        while self._traffic - self._parts[0].traffic >= self._window:
+            self._traffic -= self._parts.popleft().traffic
 
-    def _compare(self) -> Drift:
-        self._count_waiting()
-        return self.sketch.compare(self._full.counts + self._pane.counts, self._full.traffic + self._pane.traffic)
+    def _counts(self) -> tuple[Counts, ScoreCounts]:
+        """Of the whole window."""
+        counts = Counts(0, 0, np.zeros(self.sketch.features.at.shape, dtype=np.int64))
+        for part in self._parts:
+            counts += part.counts
+        answers = np.concatenate([part.scores for part in self._parts], axis=1)
+        scores, clipped = answers[:, ~np.isnan(answers[0])]
+        return counts, self.sketch.count_scores(scores, self._calibration.p_values(scores), clipped)
 
-    def _slide(self) -> None:
-        self._count_waiting()
-        self._panes.append(self._pane)
-        full = _Pane(self._full.traffic + self._pane.traffic, self._full.counts + self._pane.counts)
-        while full.traffic - self._panes[0].traffic >= self._window:
-            oldest = self._panes.popleft()
-            full = _Pane(full.traffic - oldest.traffic, full.counts - oldest.counts)
-        self._full, added, self._pane = full, self._pane.traffic, _Pane(0, self._nothing)
-        self._judge(added)
-
-    def _judge(self, added: int) -> None:
-        """Log one line when drift begins, and one when a whole window had none. added: rows since the last verdict."""
-        if not self.sketch.is_drift(self._full.counts, self._full.traffic):
-            self._quiet += added
-            if self._drifting and self._quiet >= self._window:
-                self._drifting = False
-                self._log.warning("traffic no longer drifts")
-            return
-        self._quiet = 0
-        if not self._drifting:
+    def _judge(self, is_drift: bool) -> None:
+        """Log one line when drift begins, and one when there was none for as many rows as a window has."""
+        self._judged_at = time.monotonic()
+        if is_drift:
+            self._last_drift = self._seen
+        if is_drift and not self._drifting:
             self._drifting = True
-            drift = self._compare()
+            drift = self.sketch.compare(*self._counts(), self._traffic)
             self._log.warning(
                 "traffic drifts from the rows the model was calibrated on",
                 features=int(drift.drifted.sum()),
@@ -145,7 +171,6 @@ class Tracker:
                 score=drift.score_drifted,
                 rows=drift.rows,
             )
-
-
-def _numbers(answer: Mapping[str, np.ndarray], taken: np.ndarray | slice) -> np.ndarray:
-    return np.stack([answer[SCORE][taken], answer[CLIPPED][taken]], axis=1)
+        elif self._drifting and self._seen - self._last_drift >= self._window:
+            self._drifting = False
+            self._log.warning("traffic no longer drifts")

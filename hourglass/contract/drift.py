@@ -122,28 +122,42 @@ class Distribution(_Strict):
         return indices
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
-    """What was counted of some rows. Counts of different rows add up.
+    """What was counted of some rows; counts of others are added in place.
 
-    rows: of which values were counted: so many of each feature. below: int64 [10, k], as Distribution.count. scored:
-    the rows that have a score; score_below: int64 [10, 1]; p_values, clipped: sums over these rows of the p-value, and
-    of the share of the row's numbers that the model clipped.
+    values: of each feature, 1 a row, or 1 a timestamp. below: int [10, k], as Distribution.count.
     """
 
     rows: int
     values: int
     below: np.ndarray
-    scored: int
-    score_below: np.ndarray
+
+    def __iadd__(self, other: Counts) -> Counts:
+        self.rows += other.rows
+        self.values += other.values
+        self.below += other.below
+        return self
+
+
+@dataclass
+class ScoreCounts:
+    """What was counted of those rows that were scored; counts of others are added in place.
+
+    below: int [10, 1], as Distribution.count. p_values: their sum. clipped: how many numbers the model clipped.
+    """
+
+    rows: int
+    below: np.ndarray
     p_values: float
     clipped: float
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(**{name: value - getattr(other, name) for name, value in vars(self).items()})
+    def __iadd__(self, other: ScoreCounts) -> ScoreCounts:
+        self.rows += other.rows
+        self.below += other.below
+        self.p_values += other.p_values
+        self.clipped += other.clipped
+        return self
 
 
 @dataclass(frozen=True)
@@ -258,12 +272,6 @@ class Sketch(_Strict):
         """int [features]: where each feature stands in a row, row-major, or among a window's channels."""
         return _positions(self.size)
 
-    @property
-    def nothing(self) -> Counts:
-        """Of no rows."""
-        features, score = (np.zeros(part.at.shape, dtype=np.int64) for part in (self.features, self.score))
-        return Counts(rows=0, values=0, below=features, scored=0, score_below=score, p_values=0.0, clipped=0.0)
-
     def names(self, columns: Sequence[str], row_shape: Sequence[int]) -> list[str]:
         """Of each feature: its column or channel, or where it stands: "3,5" is row 3, column 5 of an image. columns:
         empty where they have no names."""
@@ -286,40 +294,42 @@ class Sketch(_Strict):
         variance = self.overlap / self.rows + (1 / rows if rows else math.inf)
         return math.sqrt(math.log(2 * comparisons / FALSE_ALARM_RATE) * variance / 2)
 
-    def count(self, rows: np.ndarray, scores: np.ndarray, p_values: np.ndarray, clipped: np.ndarray) -> Counts:
-        """rows: float32 [n, *row_shape], NaN where missing. scores, p_values, clipped: [m] each, of the rows that were
-        scored."""
+    def values(self, rows: np.ndarray) -> np.ndarray:
+        """The features of rows, float32 [n, *row_shape] -> [n, features], and of windows [n * length, features]."""
         values = rows.reshape(-1, self.size)
-        if len(self.positions) < self.size:
-            values = values[:, self.positions]
-        return Counts(
-            rows=len(rows),
-            values=len(values),
-            below=self.features.count(values),
-            scored=len(scores),
-            score_below=self.score.count(scores.reshape(-1, 1)),
-            p_values=float(p_values.sum(dtype=np.float64)),
-            clipped=float(clipped.sum(dtype=np.float64)) / math.prod(rows.shape[1:]),
+        return values if len(self.positions) == self.size else values[:, self.positions]
+
+    def count(self, rows: np.ndarray) -> Counts:
+        """rows: float32 [n, *row_shape], NaN where missing."""
+        values = self.values(rows)
+        return Counts(len(rows), len(values), self.features.count(values))
+
+    def count_scores(self, scores: np.ndarray, p_values: np.ndarray, clipped: np.ndarray) -> ScoreCounts:
+        """scores, p_values, numbers that were clipped: [n] each, of rows that were scored."""
+        below = self.score.count(scores.reshape(-1, 1))
+        return ScoreCounts(
+            len(scores), below, float(p_values.sum(dtype=np.float64)), float(clipped.sum(dtype=np.float64))
         )
 
-    def is_drift(self, counts: Counts, traffic: int) -> bool:
+    def is_drift(self, counts: Counts, scored: ScoreCounts, traffic: int) -> bool:
         """The verdict alone, as that of `compare`."""
         far = self.features.ks(counts.below / max(counts.values, 1)).max()
         if far > self._limit(counts.rows, traffic):
             return True
-        far_score = self.score.ks(counts.score_below / max(counts.scored, 1)).max()
-        return bool(far_score > self._limit(counts.scored, traffic))
+        far_score = self.score.ks(scored.below / max(scored.rows, 1)).max()
+        return bool(far_score > self._limit(scored.rows, traffic))
 
-    def compare(self, counts: Counts, traffic: int) -> Drift:
+    def compare(self, counts: Counts, scored: ScoreCounts, traffic: int) -> Drift:
         """traffic: how many rows the counted ones were drawn from: of windows that overlap, those that were left out
         make the others more independent."""
         shares = counts.below / max(counts.values, 1)
-        score_shares = counts.score_below / max(counts.scored, 1)
+        score_shares = scored.below / max(scored.rows, 1)
         before = self.features.before
         unknown, unknown_before = (np.full(self.features.features, np.nan) for _ in range(2))
         codes = list(self.categorical)
         unknown[codes], unknown_before[codes] = shares[0, codes], before[0, codes]
-        scored = counts.scored > 0
+        numbers = scored.rows * self.size * (counts.values / max(counts.rows, 1))
+        has_scores = scored.rows > 0
         return Drift(
             rows=counts.rows,
             limit=self._limit(counts.rows, traffic),
@@ -329,12 +339,12 @@ class Sketch(_Strict):
             missing_before=1 - before[-1],
             unknown=unknown,
             unknown_before=unknown_before,
-            scored=counts.scored,
-            score_limit=self._limit(counts.scored, traffic),
-            score_ks=float(self.score.ks(score_shares)[0]) if scored else math.nan,
-            score_psi=float(self.score.psi(score_shares, counts.scored)[0]) if scored else math.nan,
-            mean_p_value=counts.p_values / counts.scored if scored else math.nan,
-            clipped=counts.clipped / counts.scored if scored else math.nan,
+            scored=scored.rows,
+            score_limit=self._limit(scored.rows, traffic),
+            score_ks=float(self.score.ks(score_shares)[0]) if has_scores else math.nan,
+            score_psi=float(self.score.psi(score_shares, scored.rows)[0]) if has_scores else math.nan,
+            mean_p_value=scored.p_values / scored.rows if has_scores else math.nan,
+            clipped=scored.clipped / numbers if has_scores else math.nan,
             clipped_before=self.clipped,
         )
 
@@ -371,7 +381,7 @@ def _count(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
     counts = np.zeros(edges.shape, dtype=np.int64)
     for start in range(0, len(values), _BLOCK):
         below = values[None, start : start + _BLOCK] <= edges[:, None]
-        counts += np.add.reduce(below.view(np.uint8), axis=1, dtype=np.uint8)
+        counts += np.add.reduce(below.view(np.uint8), axis=1, dtype=np.uint8)  # much faster than a sum of bools
     return counts
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hourglass.contract.drift import FALSE_ALARM_RATE, Counts, Distribution, Drift, Sketch
+from hourglass.contract.drift import FALSE_ALARM_RATE, Distribution, Drift, ScoreCounts, Sketch
 from hourglass.contract.manifest import Window
 from hourglass.contract.schema import Column, Schema
 
@@ -26,18 +26,19 @@ def scores_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.nanmean(flat**2, axis=1), (np.abs(flat) > 3).sum(axis=1)
 
 
-def counts_of(sketch: Sketch, rows: np.ndarray) -> Counts:
+def scored(sketch: Sketch, rows: np.ndarray) -> ScoreCounts:
     scores, clipped = scores_of(rows)
-    return sketch.count(rows, scores, np.full(len(rows), 0.5), clipped)
+    return sketch.count_scores(scores, np.full(len(rows), 0.5), clipped)
 
 
 def drift_of(sketch: Sketch, rows: np.ndarray) -> Drift:
-    return compare(sketch, counts_of(sketch, rows))
+    return compare(sketch, rows, scored(sketch, rows))
 
 
-def compare(sketch: Sketch, counts: Counts) -> Drift:
-    drift = sketch.compare(counts, counts.rows)
-    assert bool(drift) == sketch.is_drift(counts, counts.rows)
+def compare(sketch: Sketch, rows: np.ndarray, scores: ScoreCounts, traffic: int | None = None) -> Drift:
+    counts = sketch.count(rows), scores, len(rows) if traffic is None else traffic
+    drift = sketch.compare(*counts)
+    assert bool(drift) == sketch.is_drift(*counts)
     return drift
 
 
@@ -101,7 +102,7 @@ def test_the_limit_is_hoeffdings() -> None:
     limit = sketch.limit(2000)
     assert edges * 2 * math.exp(-2 * limit**2 / (1 / 500 + 1 / 2000)) == pytest.approx(FALSE_ALARM_RATE)
     assert sketch.limit(0) == math.inf
-    assert not compare(sketch, sketch.count(rows[:0], EMPTY, EMPTY, EMPTY))
+    assert not compare(sketch, rows[:0], sketch.count_scores(EMPTY, EMPTY, EMPTY))
 
 
 def table(rng: np.random.Generator, rows: int) -> np.ndarray:
@@ -206,15 +207,15 @@ def test_scores_p_values_and_clipped_numbers_are_compared() -> None:
     sketch = sketch_of(rows)
     scores, clipped = scores_of(rows)
     p_values = rng.random(1000)
-    unmoved = compare(sketch, sketch.count(rows, scores, p_values, clipped))
+    unmoved = compare(sketch, rows, sketch.count_scores(scores, p_values, clipped))
     assert not unmoved
     assert (unmoved.score_ks, unmoved.score_psi) == pytest.approx((0, 0), abs=0.001)
     assert unmoved.mean_p_value == pytest.approx(p_values.mean())
     assert unmoved.clipped == pytest.approx(unmoved.clipped_before) == pytest.approx(clipped.sum() / 4000)
-    moved = compare(sketch, sketch.count(rows, scores * 3, p_values, clipped))
+    moved = compare(sketch, rows, sketch.count_scores(scores * 3, p_values, clipped))
     assert moved.score_drifted
     assert not moved.drifted.any()
-    unscored = compare(sketch, sketch.count(rows, EMPTY, EMPTY, EMPTY))
+    unscored = compare(sketch, rows, sketch.count_scores(EMPTY, EMPTY, EMPTY))
     assert math.isnan(unscored.score_ks)
     assert not unscored
 
@@ -224,19 +225,17 @@ def test_what_runtimes_differ_by_moves_no_score_over_an_edge() -> None:
     scores = np.repeat(np.array([0.5, 7.0, 9.0], dtype=np.float32), [300, 400, 300])
     sketch = Sketch.of(rows, scores, scores * 0)
     for factor in (1 - 9e-5, 1 + 9e-5):
-        assert compare(sketch, sketch.count(rows, scores * np.float32(factor), scores, scores)).score_ks < 1e-6
+        assert compare(sketch, rows, sketch.count_scores(scores * np.float32(factor), scores, scores)).score_ks < 1e-6
 
 
-def test_counts_of_different_rows_add_up() -> None:
-    rng = np.random.default_rng(8)
-    rows = table(rng, 700)
+def test_counts_of_other_rows_are_added() -> None:
+    rows = table(np.random.default_rng(8), 700)
     sketch = sketch_of(rows)
-    one, other = counts_of(sketch, rows[:300]), counts_of(sketch, rows[300:])
-    together = vars(counts_of(sketch, rows))
-    for name, value in vars(one + other).items():
-        np.testing.assert_allclose(value, together[name], err_msg=name)
-    for name, value in vars(one + other - other).items():
-        np.testing.assert_allclose(value, getattr(one, name), err_msg=name)
+    for count in (sketch.count, lambda part: scored(sketch, part)):
+        counts = count(rows[:300])
+        counts += count(rows[300:])
+        for name, value in vars(count(rows)).items():
+            np.testing.assert_allclose(getattr(counts, name), value, err_msg=name)
 
 
 def test_windows_are_sketched_by_channel_and_overlapping_ones_count_less() -> None:
@@ -250,11 +249,12 @@ def test_windows_are_sketched_by_channel_and_overlapping_ones_count_less() -> No
         math.sqrt((4 / 400 + 1 / 100) / (1 / 400 + 1 / 100)) * plain.limit(100)
     )
     windows[:, :, 1] += 1
-    counts = counts_of(overlapping, windows)
-    assert np.flatnonzero(compare(overlapping, counts).drifted).tolist() == [1]
-    assert compare(overlapping, counts).limit == pytest.approx(overlapping.limit(100))
+    drift = drift_of(overlapping, windows)
+    assert np.flatnonzero(drift.drifted).tolist() == [1]
+    assert drift.limit == pytest.approx(overlapping.limit(100))
     # Rows that were drawn from many others lie far enough apart.
-    assert overlapping.compare(counts, 8000).limit == pytest.approx(overlapping.limit(400))
+    drawn = compare(overlapping, windows, scored(overlapping, windows), 8000)
+    assert drawn.limit == pytest.approx(overlapping.limit(400))
 
 
 def test_of_very_wide_rows_some_numbers_stand_for_all() -> None:

@@ -54,7 +54,7 @@ def test_it_is_the_last_rows_that_count() -> None:
     """Of rows of four numbers every one is counted."""
     calibration = normal(4)(CALIBRATION_ROWS)
     tracker = tracker_of(calibration)
-    sketch, p_values = tracker.sketch, artefacts.manifest(m := artefacts.Linear.random(4), m.graphs()).calibration
+    sketch, calibration_of = tracker.sketch, manifest_of(calibration).calibration
     rng = np.random.default_rng(1)
     sent = np.empty((0, 4), dtype=np.float32)
     for i in range(120):
@@ -65,8 +65,8 @@ def test_it_is_the_last_rows_that_count() -> None:
         assert min(len(sent), WINDOW) <= now.rows < WINDOW + WINDOW // 8 + 700
         last = sent[len(sent) - now.rows :]
         scores = answer(last)
-        counts = sketch.count(last, scores[SCORE], p_values.p_values(scores[SCORE]), scores[CLIPPED])
-        assert_same(now, sketch.compare(counts, now.rows))
+        scored = sketch.count_scores(scores[SCORE], calibration_of.p_values(scores[SCORE]), scores[CLIPPED])
+        assert_same(now, sketch.compare(sketch.count(last), scored, now.rows))
     assert len(sent) > 4 * WINDOW
 
 
@@ -144,19 +144,32 @@ def test_one_line_when_drift_begins_and_one_when_it_ends() -> None:
     traffic = normal(20)
     with capture_logs() as lines:
         tracker = tracker_of(traffic(CALIBRATION_ROWS))
-        send(tracker, traffic(3000))
+        for _ in range(3):
+            send(tracker, traffic(1000))
+            tracker.now()
         assert lines == []
-        moved = traffic(3000)
-        moved[:, [4, 2]] += (3, 2)
-        send(tracker, moved)
+        for _ in range(3):
+            moved = traffic(1000)
+            moved[:, [4, 2]] += (3, 2)
+            send(tracker, moved)
+            tracker.now()
         (began,) = lines
         assert began["event"].startswith("traffic drifts")
         assert (began["log_level"], began["model"], began["version"]) == ("warning", "m", 1)
-        assert began["worst"] == ["4", "2"]
+        assert began["worst"][0] == "4"
         send(tracker, traffic(WINDOW))
-        assert len(lines) == 1  # the window has just been filled with rows that do not drift
-        send(tracker, traffic(WINDOW + 600))
+        tracker.now()
+        send(tracker, traffic(WINDOW))
+        tracker.now()
         assert [line["event"] for line in lines[1:]] == ["traffic no longer drifts"]
+
+
+def test_drift_is_logged_though_nobody_asks() -> None:
+    traffic = normal(20)
+    with capture_logs() as lines:
+        tracker = tracker_of(traffic(CALIBRATION_ROWS))
+        send(tracker, traffic(WINDOW) + 1)
+    assert [line["event"] for line in lines] == ["traffic drifts from the rows the model was calibrated on"]
 
 
 def test_windows_of_a_series_are_compared_by_channel() -> None:
@@ -173,6 +186,16 @@ def test_windows_of_a_series_are_compared_by_channel() -> None:
     traffic[:, :, 1] += 1
     send(tracker, traffic, 100)
     assert tracker.now().drifted.tolist() == [False, True]
+
+
+def test_who_asks_often_does_not_make_it_keep_more() -> None:
+    tracker = tracker_of(normal(4)(CALIBRATION_ROWS))
+    traffic = normal(4)
+    for _ in range(WINDOW + 500):
+        tracker.observe(traffic(1))
+        tracker.now()
+    assert WINDOW <= tracker.now().rows <= WINDOW + WINDOW // 8
+    assert len(tracker._parts) <= 10
 
 
 def test_it_is_read_while_it_counts() -> None:
