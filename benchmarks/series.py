@@ -61,10 +61,10 @@ timestamps, one every {LENGTH // 4}, and a timestamp's score is the mean of the 
 
 The rest of each file is scored, its labels only for the figures. Rows follow one another as they stand in the files,
 their times unused, as in others' comparisons; channels that are constant in the part to learn from are left out.
-`hourglass` is `fit --window {LENGTH}` with its defaults, through to the published model. PCA (of 90 % of the variance) and
-IsolationForest learn from exactly the windows that trained it, in its scaled units; with "all windows" from all of the part to learn from,
-which ours splits: its early stopping and its calibration, which give p-values and a threshold, cost it a third or more
-of so short a series.
+`hourglass` is `fit --window {LENGTH}` with its defaults, through to the published model. PCA (of 90 % of the variance)
+and IsolationForest learn from exactly the windows that trained it, in its scaled units; with "all windows" from all of
+the part to learn from, which ours splits: its early stopping and its calibration, which give p-values and a threshold,
+cost it a third or more of so short a series.
 """
 
 
