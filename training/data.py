@@ -24,6 +24,7 @@ from training import sprites
 from training.columns import Inferred, infer
 from training.config import FitConfig
 from training.errors import DataError, nearest
+from training.reservoir import Reservoir, capacity
 from training.series import Cut, WindowFile, windows
 from training.windows import blocks
 
@@ -32,7 +33,6 @@ MIN_ROWS = 10
 MOST_EXCLUDED = 10_000
 _SHARES = (0.7, 0.1)  # train and early stop; the rest calibrates
 _READ_ROWS = 8192
-_MOST_NUMBERS = 2**27  # of all rows, expanded: 512 MiB
 
 
 class Excluded(NamedTuple):
@@ -236,11 +236,11 @@ def _windows(file: RowFile, schema: Schema | None, config: FitConfig, takes_miss
 
 def _read(
     file: RowFile, schema: Schema | None, config: FitConfig, takes_missing: bool
-) -> tuple[_Sample, Excluded | None]:
+) -> tuple[Reservoir, Excluded | None]:
     """The rows that are not excluded and their labels, and some that are. Raises DataError, FileError."""
     numbers = len(schema.expanded) if schema else math.prod(file.row_shape)
-    kept = _Sample(config.max_rows or max(MIN_ROWS, _MOST_NUMBERS // numbers), config.seed)
-    excluded = _Sample(MOST_EXCLUDED, config.seed)
+    kept = Reservoir(config.max_rows or capacity(numbers), config.seed)
+    excluded = Reservoir(MOST_EXCLUDED, config.seed)
     wanted = {canonical(label) for label in config.exclude_label}
     found: set[str] = set()
     for batch in file.batches(_READ_ROWS):
@@ -276,46 +276,6 @@ def _numbers(batch: Batch, schema: Schema | None, takes_missing: bool) -> np.nda
     if np.isnan(encoded.rows[problem.row, schema.names.index(problem.column)]):
         raise DataError(f"{error}; --variant denoising, with masking noise, learns from rows with holes and fills them")
     raise error
-
-
-class _Sample:
-    """All rows that come by, in order; of more than `capacity` so many, each as likely as any other (Vitter 1985,
-    "Random sampling with a reservoir", algorithm R)."""
-
-    def __init__(self, capacity: int, seed: int) -> None:
-        self._capacity, self._random = capacity, np.random.default_rng(seed)
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
-        self.total = 0
-
-    def add(self, rows: np.ndarray, labels: np.ndarray | None = None) -> None:
-        """rows: [n, *row_shape]; labels: object [n]."""
-        labels = np.empty(len(rows), dtype=object) if labels is None else labels
-        room = max(0, self._capacity - self.total)
-        if len(rows[:room]):
-            self._parts.append((rows[:room], labels[:room]))
-        late = np.arange(self.total + len(rows[:room]), self.total + len(rows))
-        self.total += len(rows)
-        if not len(late):
-            return
-        places = self._random.integers(0, late + 1)
-        lucky = np.flatnonzero(places < self._capacity)
-        kept_rows, kept_labels = self._joined()
-        kept_rows[places[lucky]], kept_labels[places[lucky]] = rows[room:][lucky], labels[room:][lucky]
-
-    def rows(self, row_shape: tuple[int, ...]) -> np.ndarray:
-        """float32 [n, *row_shape]."""
-        return self._joined()[0] if self._parts else np.empty((0, *row_shape), dtype=np.float32)
-
-    @property
-    def labels(self) -> list[str]:
-        labels: list[str] = self._joined()[1].tolist() if self._parts else []
-        return labels
-
-    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
-        if len(self._parts) > 1:
-            rows, labels = zip(*self._parts, strict=True)
-            self._parts = [(np.concatenate(rows), np.concatenate(labels))]
-        return self._parts[0]
 
 
 def canonical(label: object) -> str:

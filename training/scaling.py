@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hourglass.contract.manifest import Manifest
 from hourglass.contract.schema import Schema
 from training.expansion import Expansion
 
@@ -68,21 +69,29 @@ class Scaling(nn.Module):
         scale = torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
         return cls(shift.float(), scale, low, high, schema, missing=missing)
 
+    @classmethod
+    def published(cls, manifest: Manifest) -> Scaling:
+        """That of a model's graphs."""
+        kept = manifest.scaling
+        shift, scale = (torch.from_numpy(array.unpack().copy()) for array in (kept.shift, kept.scale))
+        return cls(shift, scale, kept.low, kept.high, manifest.row_schema, missing=manifest.takes_missing)
+
     def forward(self, rows: Tensor) -> Tensor:
-        unclipped = self._unclipped(rows)
+        unclipped = self.unclipped(rows)
         scaled = unclipped.clamp(self.low, self.high)
         # Runtimes do not agree on what clipping makes of NaN.
         return torch.where(unclipped.isnan(), unclipped, scaled) if self.missing else scaled
 
     def clipped(self, rows: Tensor) -> Tensor:
         """How many of each row's numbers `forward` changes by clipping: float32 [n]. Categories are none."""
-        unclipped = self._unclipped(rows)
+        unclipped = self.unclipped(rows)
         outside = (unclipped < self.low) | (unclipped > self.high)
         if not self.expansion.plain:
             outside = outside & ~self.expansion.is_category
         return outside.flatten(1).float().sum(dim=1)
 
-    def _unclipped(self, rows: Tensor) -> Tensor:
+    def unclipped(self, rows: Tensor) -> Tensor:
+        """As `forward`, for reconstructions, which nothing clips."""
         expanded: Tensor = self.expansion(rows)
         return (expanded - self.shift) / self.scale
 

@@ -89,21 +89,6 @@ class Scaling(_Strict):
     low: Annotated[float, Field(allow_inf_nan=False)]
     high: Annotated[float, Field(allow_inf_nan=False)]
 
-    def apply(self, rows: np.ndarray) -> np.ndarray:
-        """float32 [n, *row_shape] -> the same in scaled units."""
-        scaled: np.ndarray = np.clip(self.unclipped(rows), np.float32(self.low), np.float32(self.high))
-        return scaled
-
-    def unclipped(self, rows: np.ndarray) -> np.ndarray:
-        """As `apply`, for reconstructions, which the graphs do not clip."""
-        scaled: np.ndarray = (rows - self.shift.unpack()) / self.scale.unpack()
-        return scaled
-
-    def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """float32 [n, *row_shape] in scaled units -> the same in input units."""
-        rows: np.ndarray = scaled * self.scale.unpack() + self.shift.unpack()
-        return rows
-
     @model_validator(mode="after")
     def _check(self) -> Scaling:
         shift, scale = self.shift.unpack(), self.scale.unpack()

@@ -180,7 +180,7 @@ def test_pca_learns_from_no_more_rows_than_a_sample_has(published: Path, monkeyp
     monkeypatch.setattr(detection, "MOST_ROWS", 100)
     monkeypatch.setattr(detection, "_FEWEST", 100)
     model = open_model(published)
-    sample = Sample.of(read("digits", model.manifest, None), model.manifest)
+    sample = Sample.of(read("digits", model.manifest, None), model)
     seen = {row.tobytes() for row in IMAGES[parted()[0]].reshape(-1, 64) / 16}
     assert sample.pca_rows.shape == (100, 64)
     assert {row.tobytes() for row in sample.pca_rows} <= seen

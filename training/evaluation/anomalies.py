@@ -13,6 +13,7 @@ from hourglass.contract.manifest import Manifest
 from training.data import MIN_ROWS, Dataset, canonical
 from training.detection import MODEL, TITLES, Compared, calibrated_mixed, drawn, lost, most_rows, rounded
 from training.errors import ConfigError, DataError
+from training.evaluation.published import Published
 from training.evaluation.rows import Data
 from training.evaluation.section import Numbers, Section, table
 from training.evaluation.subject import TEST_SHARE, Anomalies, Subject, divide
@@ -64,8 +65,8 @@ class _Parts:
     weights: np.ndarray
 
     @classmethod
-    def of(cls, data: Data, anomalies: Anomalies, manifest: Manifest) -> _Parts:
-        most = most_rows(data.rows[0].size)
+    def of(cls, data: Data, anomalies: Anomalies, model: Published) -> _Parts:
+        most = most_rows(model.features(data.rows[:1]).size)
         normal, anomalous = np.flatnonzero(anomalies.normal), np.flatnonzero(anomalies.rows)
         counts = np.array([len(normal), len(anomalous)], dtype=np.float64)
         if data.left_out is None:
@@ -76,8 +77,7 @@ class _Parts:
             counts[0] += len(data.left_out)
         normal, anomalous = (part[drawn(len(part), most)] for part in (normal, anomalous))
         sizes = [len(normal), len(anomalous)]
-        scaled = manifest.scaling.apply(learned).reshape(len(learned), -1)
-        return cls(normal, anomalous, scaled, np.repeat(counts / sizes, sizes))
+        return cls(normal, anomalous, model.features(learned), np.repeat(counts / sizes, sizes))
 
     @property
     def tested(self) -> np.ndarray:
@@ -86,11 +86,11 @@ class _Parts:
 
 def measure(subject: Subject) -> Section:
     """Ranking on a sample, rates on all rows."""
-    anomalies, data, manifest = subject.anomalies, subject.whole, subject.model.manifest
+    anomalies, data, model = subject.anomalies, subject.whole, subject.model
     assert anomalies
-    scores = subject.model.score(data.rows)
-    parts = _Parts.of(data, anomalies, manifest)
-    tested = manifest.scaling.apply(data.rows[parts.tested]).reshape(len(parts.tested), -1)
+    scores = model.score(data.rows)
+    parts = _Parts.of(data, anomalies, model)
+    tested = model.features(data.rows[parts.tested])
     anomalous = anomalies.rows[parts.tested]
     compared = Compared.of(scores[parts.tested], parts.learned, tested, anomalous, parts.weights)
     methods = compared.figures()

@@ -1,17 +1,21 @@
-"""A published model as it is served: its verified files on onnxruntime."""
+"""A published model as it is served: its verified files on onnxruntime, and what its scaled units are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hourglass.contract import layout
 from hourglass.contract.layout import ArtefactError
 from hourglass.contract.manifest import DECODER, EMBEDDING, ENCODER, GRAPHS, MODEL, RECONSTRUCTION, SCORE, Manifest
 from training.errors import TrainingError, nearest
+from training.evaluation.errors import Errors
 from training.runtime import Graph
+from training.scaling import Scaling
 
 _SCORED_ROWS = 10_000
 
@@ -22,7 +26,8 @@ class ModelError(TrainingError):
 
 @dataclass(frozen=True)
 class Published:
-    """Rows are float32 [n, *row_shape] in input units, embeddings float32 [n, embedding_size]."""
+    """Rows are float32 [n, *row_shape] in input units, NaN where a cell is missing; embeddings float32
+    [n, embedding_size]; scaled rows float32 [n, *row_shape], or [n, numbers] where columns are not all numeric."""
 
     folder: Path
     name: str
@@ -43,6 +48,29 @@ class Published:
 
     def reconstruct(self, rows: np.ndarray) -> np.ndarray:
         return self.graphs[MODEL].run_all(rows)[RECONSTRUCTION]
+
+    def scaled(self, rows: np.ndarray) -> np.ndarray:
+        """NaN where a cell is missing."""
+        scaled: np.ndarray = self._scaling(torch.from_numpy(rows)).numpy()
+        return scaled
+
+    def unscaled(self, scaled: np.ndarray) -> np.ndarray:
+        """Rows, of scaled ones without NaN."""
+        rows: np.ndarray = self._scaling.inverse(torch.from_numpy(scaled)).numpy()
+        return rows
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n, features]: scaled rows for what knows no missing cells, which are a mean, 0."""
+        features: np.ndarray = np.nan_to_num(self.scaled(rows)).reshape(len(rows), -1)
+        return features
+
+    def errors(self, rows: np.ndarray, repeated: np.ndarray) -> Errors:
+        """Of what is repeated of the rows, in input units."""
+        return Errors.of(self._scaling, self.manifest.row_schema, rows, repeated)
+
+    @cached_property
+    def _scaling(self) -> Scaling:
+        return Scaling.published(self.manifest)
 
 
 def open_model(path: Path) -> Published:

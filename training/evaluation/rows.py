@@ -11,12 +11,15 @@ import numpy as np
 import torch
 
 from hourglass.contract.manifest import Manifest
-from hourglass.files import FileError, RowFile, no_such_column
+from hourglass.files import Batch, FileError, RowFile, encoding, no_such_column
 from training import data
 from training.data import MIN_ROWS, SPRITES, Dataset
 from training.errors import DataError, nearest
+from training.reservoir import capacity, drawn
+from training.scaling import Scaling
+from training.series import Cut, WindowFile, windows
 
-_BLACK_WHITE = np.array([0, 1], dtype=np.float32)
+_BLACK_WHITE = torch.tensor([0.0, 1.0])
 _READ_ROWS = 8192
 # Of each label. Rows are divided twice, which takes 2 of each both times; of 4, the first time leaves at least 2, since
 # it leaves half of all rows or more: see `subject.divide`.
@@ -46,7 +49,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Data:
-    """rows: float32 [n, *row_shape] in input units, of the `read` ones that the source has.
+    """rows: float32 [n, *row_shape] in input units, NaN where a cell is missing, of the `read` ones of the source.
 
     excluded: bool [n], whether a row has a label that the fit excluded. fitted_rows: where the model was fitted on the
     same source, the rows that trained it or stopped its training are left out, or included if its splits are unknown.
@@ -83,44 +86,59 @@ def read(source: str, manifest: Manifest, label: str | None) -> Data:
 def _read(source: str, manifest: Manifest, label: str | None) -> Data:
     """Raises DataError, FileError."""
     file = data.open_source(source)
-    columns = _columns(file, manifest)
-    if source == SPRITES and (manifest.scaling.apply(_BLACK_WHITE) != _BLACK_WHITE).any():
+    if source == SPRITES and not torch.equal(Scaling.published(manifest)(_BLACK_WHITE), _BLACK_WHITE):
         raise DataError("sprites: 0 is black and 1 white, but the model was fitted on images of another range")
     known = (*(file.columns or ()), *file.extras)
     if label is not None:
-        _check_label(label, file, columns, known)
+        _check_label(label, file, manifest, known)
     fit = manifest.provenance.config
     excluding = fit["label"] if fit.get("exclude_label") and fit["label"] in known else None
-    parts: list[np.ndarray] = []
     cells: dict[str, list[Any]] = {name: [] for name in (label, excluding) if name is not None}
-    for batch in file.batches(_READ_ROWS):
-        parts.append(batch.numbers(columns))
+    cut = _windows(file, manifest, tuple(cells)) if manifest.window and file.columns else None
+    parts: list[np.ndarray] = []
+    for batch in (cut or file).batches(_READ_ROWS):
+        parts.append(_numbers(batch, cut or file, manifest))
         for name, column in cells.items():
             column += batch.column(name).to_pylist()
     rows = np.concatenate(parts)
     labels = _labels(source, label, cells[label]) if label is not None else None
     excluded = _excluded(len(rows), fit.get("exclude_label", ()), cells[excluding] if excluding else None)
-    return _without_fitted(Data(source, rows, labels, excluded, len(rows)), manifest, columns)
+    return _without_fitted(
+        Data(source, rows, labels, excluded, len(rows)), manifest, None if cut is None else cut.starts
+    )
 
 
-def _columns(file: RowFile, manifest: Manifest) -> tuple[str, ...] | None:
-    """The columns of the file that make a row, None for all of it. Raises FileError, DataError."""
-    if manifest.columns is not None and file.columns is not None:
-        names = tuple(column.name for column in manifest.columns)
-        for name in names:
-            if name not in file.columns:
-                raise no_such_column(file.path, name, file.columns)
-        return names
+def _numbers(batch: Batch, file: RowFile, manifest: Manifest) -> np.ndarray:
+    """float32 [n, *row_shape]. Raises FileError, DataError."""
+    if manifest.row_schema is not None and file.columns is not None:
+        return encoding.rows(batch, manifest.row_schema, takes_missing=manifest.takes_missing)
     if list(file.row_shape) != manifest.row_shape:
         found, taken = (" × ".join(map(str, shape)) for shape in (file.row_shape, manifest.row_shape))
         raise DataError(f"{file.path}: rows of {found}, but the model takes {taken}")
-    return file.columns
+    return batch.numbers(missing=manifest.takes_missing)
 
 
-def _check_label(label: str, file: RowFile, columns: Sequence[str] | None, known: Sequence[str]) -> None:
+def _windows(file: RowFile, manifest: Manifest, labels: Sequence[str]) -> WindowFile:
+    """Of a series, cut as those of the fit. Raises FileError, DataError."""
+    schema, window, fit = manifest.row_schema, manifest.window, manifest.provenance.config
+    assert schema
+    assert window
+    excluded = {data.canonical(label) for label in fit.get("exclude_label", ())}
+    return windows(
+        file,
+        schema,
+        Cut(window.length, fit.get("stride"), manifest.aside.time, fit.get("max_rows")),
+        lambda batch: encoding.rows(batch, schema, takes_missing=manifest.takes_missing),
+        labels,
+        lambda label: data.canonical(label) in excluded,
+    )
+
+
+def _check_label(label: str, file: RowFile, manifest: Manifest, known: Sequence[str]) -> None:
+    """Raises FileError, DataError."""
     if label not in known:
         raise no_such_column(file.path, label, known)
-    if label in (columns or ()):
+    if label in (manifest.row_schema.names if manifest.row_schema else file.columns or ()):
         raise DataError(f"{file.path}: --label {label} is a column that the model takes: its embedding has seen it")
 
 
@@ -155,15 +173,22 @@ def _excluded(rows: int, exclude: Sequence[str], cells: Sequence[Any] | None) ->
     return np.array([data.canonical(cell) in labels for cell in cells])
 
 
-def _without_fitted(whole: Data, manifest: Manifest, columns: tuple[str, ...] | None) -> Data:
-    """Without the rows that trained the model or stopped its training, where it was fitted on these."""
-    provenance, excluded = manifest.provenance, whole.excluded
-    fitted = Dataset.of(whole.source, whole.rows[~excluded] if excluded.any() else whole.rows, manifest.row_schema)
+def _without_fitted(whole: Data, manifest: Manifest, starts: np.ndarray | None) -> Data:
+    """Without the rows that trained the model or stopped its training, where it was fitted on these, or drew its rows
+    from these. starts: of windows, int64 [n]."""
+    provenance, usual = manifest.provenance, np.flatnonzero(~whole.excluded)
+    schema = manifest.row_schema
+    numbers = len(schema.expanded) if schema and not manifest.window else whole.rows[0].size
+    most = provenance.config.get("max_rows") or capacity(numbers)
+    usual = usual[drawn(len(usual), most, provenance.seed)]
+    fitted = Dataset.of(whole.source, whole.rows[usual], schema)
     if fitted.sha256 != provenance.data_sha256:
         return whole
-    splits = data.split(replace(fitted, rows=torch.from_numpy(np.flatnonzero(~excluded))), provenance.seed)
+    starts = None if starts is None else starts[usual]
+    positions = replace(fitted, rows=torch.from_numpy(usual), window=manifest.window, starts=starts)
+    splits = data.split(positions, provenance.seed)
     if splits.sizes() != provenance.rows:
         return replace(whole, fitted_rows="included")
-    kept = np.sort(np.concatenate([splits.calibration.numpy(), np.flatnonzero(excluded)]))
-    left_out = whole.rows[np.sort(np.concatenate([splits.train.numpy(), splits.early_stop.numpy()]))]
-    return replace(whole.take(kept), fitted_rows="left out", left_out=left_out)
+    seen = np.sort(np.concatenate([splits.train.numpy(), splits.early_stop.numpy()]))
+    kept = np.setdiff1d(np.arange(len(whole.rows)), seen)
+    return replace(whole.take(kept), fitted_rows="left out", left_out=whole.rows[seen])

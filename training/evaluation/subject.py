@@ -12,7 +12,6 @@ from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
-from hourglass.contract.manifest import Manifest
 from training.autoencoder import Autoencoder
 from training.detection import drawn, most_rows
 from training.errors import DataError
@@ -37,23 +36,24 @@ class Split(NamedTuple):
 class Sample:
     """Rows for what is measured again and again: 10,000 at most, drawn at random, of wide rows fewer.
 
-    scaled: the rows in scaled units, float32 [n, *row_shape]. split: 70 % and 30 % of them, at random, each label in
-    proportion. pca_rows: what PCA learns from, float32 [m, features] in scaled units: rows that the model learned from,
-    where they are known, as many as a sample at most; else the fitted part. components: an embedding's size or as near
-    as the rows allow.
+    scaled, flat: the rows as Published has them scaled, and as features. split: 70 % and 30 % of them, at random, each
+    label in proportion. pca_rows: what PCA learns from, float32 [m, features]: rows that the model learned from, where
+    they are known, as many as a sample at most; else the fitted part. components: an embedding's size or as near as the
+    rows allow.
     """
 
     data: Data
     scaled: np.ndarray
+    flat: np.ndarray
     split: Split
     pca_rows: np.ndarray
     components: int
 
     @classmethod
-    def of(cls, data: Data, manifest: Manifest) -> Sample:
+    def of(cls, data: Data, model: Published) -> Sample:
         """Raises DataError when labels are no classes to tell apart."""
         n = len(data.rows)
-        most = most_rows(data.rows[0].size)
+        most = most_rows(model.features(data.rows[:1]).size)
         if n > most:
             data = data.take(drawn(n, most))
         labels = None
@@ -61,18 +61,13 @@ class Sample:
             check_labels(data.source, data.labels)
             labels = data.labels.numbers
         split = Split(*divide(np.arange(len(data.rows)), TEST_SHARE, labels))
-        scaled = manifest.scaling.apply(data.rows)
+        features = model.features(data.rows)
         if data.left_out is None:
-            pca_rows = scaled[split.fitted]
+            pca_rows = features[split.fitted]
         else:
-            pca_rows = manifest.scaling.apply(data.left_out[drawn(len(data.left_out), most)])
-        pca_rows = pca_rows.reshape(len(pca_rows), -1)
-        return cls(data, scaled, split, pca_rows, min(manifest.embedding_size, *pca_rows.shape))
-
-    @cached_property
-    def flat(self) -> np.ndarray:
-        """float32 [n, features], in scaled units."""
-        return self.scaled.reshape(len(self.scaled), -1)
+            pca_rows = model.features(data.left_out[drawn(len(data.left_out), most)])
+        components = min(model.manifest.embedding_size, *pca_rows.shape)
+        return cls(data, model.scaled(data.rows), features, split, pca_rows, components)
 
     @cached_property
     def pca(self) -> PCA:
@@ -127,17 +122,17 @@ class Subject:
         anomalies: Anomalies | None = None,
     ) -> Subject:
         """Raises DataError when labels are good for nothing."""
-        manifest, excluded = model.manifest, int(data.excluded.sum())
+        excluded = int(data.excluded.sum())
         labelled, unclassified = None, ""
         if data.labels:
             try:
-                labelled = Sample.of(data, manifest)
+                labelled = Sample.of(data, model)
             except DataError as error:
                 if anomalies is None:
                     raise
                 unclassified = str(error)
         usual = data.take(~data.excluded) if excluded else data
-        sample = labelled if labelled and not excluded else Sample.of(replace(usual, labels=None), manifest)
+        sample = labelled if labelled and not excluded else Sample.of(replace(usual, labels=None), model)
         return cls(model, data, usual, excluded, sample, labelled, autoencoder, anomalies, unclassified)
 
     def show(self, console: Console) -> None:
@@ -196,8 +191,3 @@ def divide(positions: np.ndarray, share: float, labels: np.ndarray | None) -> tu
     size = max(classes, math.ceil(share * len(positions)))
     rest, part = train_test_split(positions, test_size=size, random_state=SEED, stratify=labels)
     return rest, part
-
-
-def mean_squared(scaled: np.ndarray, repeated: np.ndarray) -> float:
-    """Error of what is repeated of scaled rows: over all rows and features."""
-    return float(np.square(scaled.astype(np.float64) - repeated).mean())

@@ -20,7 +20,7 @@ def weights_of(run: Run, model: Published) -> Autoencoder:
     manifest = model.manifest
     if run.data_sha256 != manifest.provenance.data_sha256:
         raise RunError(f"{run.folder}: learned from other rows than {model.folder}: --run is the run that it came from")
-    autoencoder = build(run.config, tuple(manifest.row_shape))
+    autoencoder = build(run.config, tuple(manifest.row_shape), manifest.row_schema)
     checkpoint.load_best(run.checkpoint, autoencoder)
     if not _answers_alike(autoencoder, model):
         raise RunError(
@@ -33,9 +33,7 @@ def weights_of(run: Run, model: Published) -> Autoencoder:
 @torch.inference_mode()
 def _answers_alike(autoencoder: Autoencoder, model: Published) -> bool:
     """To the golden rows: the proof that a server asks for, but for the score, which has learned from rows itself."""
-    kept, golden = model.manifest.scaling, model.manifest.golden
-    shift, scale = (torch.from_numpy(array.unpack().copy()) for array in (kept.shift, kept.scale))
-    scaling = Scaling(shift, scale, kept.low, kept.high)
+    scaling, golden = Scaling.published(model.manifest), model.manifest.golden
     answers = autoencoder.eval()(scaling(torch.from_numpy(golden.input.unpack().copy())))
     answers |= {RECONSTRUCTION: scaling.inverse(answers[RECONSTRUCTION])}
     for name in {EMBEDDING, EMBEDDING_STDDEV, RECONSTRUCTION} & golden.outputs.keys():

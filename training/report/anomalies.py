@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from markupsafe import Markup
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -233,11 +234,12 @@ def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str
 def _images(
     material: Material, title: str, rows: np.ndarray, answers: Mapping[str, np.ndarray], caption: str
 ) -> Figure:
-    scaling, errors = material.manifest.scaling, answers[FEATURE_ERROR]
+    scaling, errors = material.trained.served.scaling, answers[FEATURE_ERROR]
+    expected = scaling.unclipped(torch.from_numpy(answers[RECONSTRUCTION]))
     largest = errors.reshape(len(errors), -1).max(axis=1).reshape(-1, *[1] * (errors.ndim - 1))
     lanes = [
-        Lane("input", pictures.brightness(scaling.apply(rows))),
-        Lane("expected", pictures.brightness(scaling.unclipped(answers[RECONSTRUCTION]))),
+        Lane("input", pictures.brightness(scaling(torch.from_numpy(rows)).numpy())),
+        Lane("expected", pictures.brightness(expected.numpy())),
         Lane("error", pictures.warmth(errors / np.maximum(largest, np.finfo(np.float32).tiny))),
     ]
     heads = [Head(f"{score:.3g}", "warn" if score > material.threshold else "") for score in answers[SCORE]]
