@@ -23,9 +23,9 @@ from hourglass.contract.manifest import CLIPPED, SCORE, Manifest
 
 log = structlog.get_logger(__name__)
 
-# Of rows with more numbers a smaller share is counted: so many numbers a row on average, until a tenth is left.
+# Of rows with more numbers a smaller share is counted: so many numbers a row on average, until a twelfth is left.
 _NUMBERS = 4
-_SMALLEST_SHARE = 0.1
+_SMALLEST_SHARE = 1 / 12
 # Rows that wait to be counted together.
 _WAITING = 64
 # The window slides by so many parts of it.
@@ -89,7 +89,8 @@ class Tracker:
         with self._lock:
             taken, passed = self._drawn(len(rows)), 0
             while len(taken):
-                some, taken = np.split(taken, [_WAITING - self._waiting])
+                room = _WAITING - self._waiting
+                some, taken = taken[:room], taken[room:]
                 until = int(some[-1]) + 1
                 self._new_traffic += until - passed
                 passed = until

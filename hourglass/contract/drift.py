@@ -1,6 +1,6 @@
 """Whether traffic still is what the model was calibrated on: a sketch of the calibration rows, compared with counts.
 
-Of each feature the sketch keeps ten edges and the share of calibration rows at or below each. Traffic is counted
+Of each feature the sketch keeps some edges and the share of calibration rows at or below each. Traffic is counted
 against the same edges, and two distributions are as far apart as their shares at the edge where they differ most.
 Nobody keeps rows.
 """
@@ -28,8 +28,9 @@ FEATURES_OF_WIDER_ROWS = 256
 # How often traffic that does not drift may be called drifting, however many features there are.
 FALSE_ALARM_RATE = 0.01
 
-_DECILES = np.arange(1, 10) / 10
-_EDGES = len(_DECILES) + 1
+# Between quantiles; fewer where there are many features, so that to count them costs little. Fewer comparisons also
+# make the limit tighter: a shifted mean is seen as soon.
+_BINS, _BINS_OF_MANY, _MANY = 10, 5, 256
 # By what two runtimes' scores may differ, relative to their size: equal scores must not come to lie on both sides of an
 # edge. Export proves it.
 _ROUNDING = 1e-4
@@ -50,10 +51,10 @@ class _Strict(BaseModel):
 
 
 class Distribution(_Strict):
-    """Distribution functions of k features at ten edges each.
+    """Distribution functions of k features at e edges each.
 
-    edges: float32 [10, k], ascending; +inf from where there are no more, and always at the end: what is not at or below
-    it is missing. shares: float32 [10, k], the share of all values, missing ones included, at or below each.
+    edges: float32 [e, k], ascending; +inf from where there are no more, and always at the end: what is not at or below
+    it is missing. shares: float32 [e, k], the share of all values, missing ones included, at or below each.
     """
 
     edges: Array
@@ -62,8 +63,8 @@ class Distribution(_Strict):
     @model_validator(mode="after")
     def _check(self) -> Distribution:
         edges, shares = self.edges.unpack(), self.shares.unpack()
-        if edges.shape != shares.shape or edges.ndim != 2 or len(edges) != _EDGES:
-            raise ValueError(f"edges and shares: not both of shape [{_EDGES}, features]")
+        if edges.shape != shares.shape or edges.ndim != 2 or not edges.size:
+            raise ValueError("edges and shares: not both of the same shape, [edges, features]")
         if np.isnan(edges).any() or (edges[1:] < edges[:-1]).any() or not np.isposinf(edges[-1]).all():
             raise ValueError("edges: not ascending to infinity")
         if not ((shares >= 0) & (shares <= 1)).all() or (shares[1:] < shares[:-1]).any():
@@ -74,8 +75,9 @@ class Distribution(_Strict):
     def of(cls, values: np.ndarray, *, categorical: tuple[int, ...] = (), rounding: float = 0.0) -> Distribution:
         """values: float32 [n, k], NaN where missing. categorical: columns of codes, of which 0 is an edge. rounding: by
         what a value may differ, relative to its size, and still be the same."""
+        bins = _BINS if values.shape[1] <= _MANY else _BINS_OF_MANY
         edges = np.stack(
-            [_edges(values[:, i], i in categorical, rounding) for i in range(values.shape[1])], axis=1, dtype=np.float32
+            [_edges(values[:, i], bins, i in categorical, rounding) for i in range(values.shape[1])], axis=1
         )
         shares = _count(edges, values) / len(values)
         return cls(edges=Array.pack(edges), shares=Array.pack(shares))
@@ -100,18 +102,18 @@ class Distribution(_Strict):
         return self.features + int((self.at[1:] > self.at[:-1]).sum())
 
     def count(self, values: np.ndarray) -> np.ndarray:
-        """How many values are at or below each edge. values: float32 [n, k] -> int64 [10, k]."""
+        """How many values are at or below each edge. values: float32 [n, k] -> int64 [e, k]."""
         return _count(self.at, values)
 
     def ks(self, shares: np.ndarray) -> np.ndarray:
         """Kolmogorov and Smirnov's distance, the largest difference of two distribution functions, at the edges; a
-        missing value lies beyond every number. shares: float [10, k], of others -> float64 [k] in [0, 1]."""
+        missing value lies beyond every number. shares: float [e, k], of others -> float64 [k] in [0, 1]."""
         distances: np.ndarray = np.abs(shares - self.before).max(axis=0)
         return distances
 
     def psi(self, shares: np.ndarray, rows: int) -> np.ndarray:
         """The population stability index, sum of (p - q) ln(p / q) over the bins between edges, the missing being one
-        more; >= 0. shares: float [10, k], of `rows` others -> float64 [k].
+        more; >= 0. shares: float [e, k], of `rows` others -> float64 [k].
 
         Half a row of the others is added to every bin of both, so that an empty one is finite. Without drift it is
         about (bins - 1) (1 / rows + 1 / calibration rows) (Yurdakul 2018, "Statistical properties of population
@@ -126,7 +128,7 @@ class Distribution(_Strict):
 class Counts:
     """What was counted of some rows; counts of others are added in place.
 
-    values: of each feature, 1 a row, or 1 a timestamp. below: int [10, k], as Distribution.count.
+    values: of each feature, 1 a row, or 1 a timestamp. below: int [e, k], as Distribution.count.
     """
 
     rows: int
@@ -144,7 +146,7 @@ class Counts:
 class ScoreCounts:
     """What was counted of those rows that were scored; counts of others are added in place.
 
-    below: int [10, 1], as Distribution.count. p_values: their sum. clipped: how many numbers the model clipped.
+    below: int [e, 1], as Distribution.count. p_values: their sum. clipped: how many numbers the model clipped.
     """
 
     rows: int
@@ -357,21 +359,21 @@ def _positions(size: int) -> np.ndarray:
     return np.linspace(0, size - 1, features).round().astype(np.int64)
 
 
-def _edges(values: np.ndarray, categorical: bool, rounding: float) -> np.ndarray:
-    """float32 [10]: the deciles of values that are there, once each, then +inf."""
+def _edges(values: np.ndarray, bins: int, categorical: bool, rounding: float) -> np.ndarray:
+    """float32 [bins]: the quantiles of values that are there, once each, then +inf."""
     present = values[~np.isnan(values)]
-    edges = np.full(_EDGES, np.inf, dtype=np.float32)
+    edges = np.full(bins, np.inf, dtype=np.float32)
     if not len(present):
         return edges
-    deciles = np.quantile(present, _DECILES, method="inverted_cdf")
-    finite = np.unique(deciles + rounding * np.abs(deciles))
+    quantiles = np.quantile(present, np.arange(1, bins) / bins, method="inverted_cdf")
+    finite = np.unique(quantiles + rounding * np.abs(quantiles))
     lowest = present.min() - rounding * np.abs(present.min())
     if categorical:
         finite = np.unique([UNKNOWN, *finite])
-    elif deciles[0] == present.min():
+    elif quantiles[0] == present.min():
         # Many values are equal to the smallest one: below them there were none, and are none as long as nothing drifts.
         finite = np.array([min(np.nextafter(lowest, -_INFINITY), lowest - _TINY), *finite])
-    finite = finite[: _EDGES - 1]
+    finite = finite[: bins - 1]
     edges[: len(finite)] = finite
     return edges
 
@@ -386,7 +388,7 @@ def _count(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _bins(shares: np.ndarray, added: float) -> np.ndarray:
-    """Shares at edges, [10, k] -> shares between edges, [11, k], each with so much added, of sum 1."""
+    """Shares at edges, [e, k] -> shares between edges, [e + 1, k], each with so much added, of sum 1."""
     bins = np.empty((len(shares) + 1, shares.shape[1]))
     bins[0], bins[-1] = shares[0], 1 - shares[-1]
     np.subtract(shares[1:], shares[:-1], out=bins[1:-1])
