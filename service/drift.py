@@ -99,15 +99,13 @@ class Tracker:
             if self._new_traffic * _PARTS >= self._window:
                 self._count()
                 if time.monotonic() - self._judged_at >= _JUDGED_EVERY_SECONDS:
-                    self._judge(self.sketch.is_drift(*self._counts(), self._traffic))
+                    self._judge()
 
     def now(self) -> Drift:
         """Of the window as it is."""
         with self._lock:
             self._count()
-            drift = self.sketch.compare(*self._counts(), self._traffic)
-            self._judge(bool(drift))
-            return drift
+            return self._judge()
 
     def _drawn(self, rows: int) -> np.ndarray:
         """Which of the next rows are counted, each with the same probability: by the gaps between them, drawn ahead."""
@@ -157,14 +155,14 @@ class Tracker:
         scores, clipped = answers[:, ~np.isnan(answers[0])]
         return counts, self.sketch.count_scores(scores, self._calibration.p_values(scores), clipped)
 
-    def _judge(self, is_drift: bool) -> None:
+    def _judge(self) -> Drift:
         """Log one line when drift begins, and one when there was none for as many rows as a window has."""
+        drift = self.sketch.compare(*self._counts(), self._traffic)
         self._judged_at = time.monotonic()
-        if is_drift:
+        if drift:
             self._last_drift = self._seen
-        if is_drift and not self._drifting:
+        if drift and not self._drifting:
             self._drifting = True
-            drift = self.sketch.compare(*self._counts(), self._traffic)
             self._log.warning(
                 "traffic drifts from the rows the model was calibrated on",
                 features=int(drift.drifted.sum()),
@@ -175,3 +173,4 @@ class Tracker:
         elif self._drifting and self._seen - self._last_drift >= self._window:
             self._drifting = False
             self._log.warning("traffic no longer drifts")
+        return drift

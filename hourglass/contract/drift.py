@@ -313,14 +313,6 @@ class Sketch(_Strict):
             len(scores), below, float(p_values.sum(dtype=np.float64)), float(clipped.sum(dtype=np.float64))
         )
 
-    def is_drift(self, counts: Counts, scored: ScoreCounts, traffic: int) -> bool:
-        """The verdict alone, as that of `compare`."""
-        far = self.features.ks(counts.below / max(counts.values, 1)).max()
-        if far > self._limit(counts.rows, traffic):
-            return True
-        far_score = self.score.ks(scored.below / max(scored.rows, 1)).max()
-        return bool(far_score > self._limit(scored.rows, traffic))
-
     def compare(self, counts: Counts, scored: ScoreCounts, traffic: int) -> Drift:
         """traffic: how many rows the counted ones were drawn from: of windows that overlap, those that were left out
         make the others more independent."""
