@@ -38,7 +38,7 @@ def recalibrate(
     before = model.manifest.calibration
     rate = before.false_alarm_rate if rate is None else rate
     with progress.step("reading"):
-        data = _normal(read(source, model.manifest, label), exclude, progress)
+        data = _normal(read(source, model.manifest, label, exclude), exclude, progress)
     _check_enough(data, rate)
     with progress.step("scoring"):
         answers = _answers(model, data)

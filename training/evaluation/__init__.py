@@ -53,7 +53,7 @@ def evaluate(
     opened = Run.open(run) if run else None
     autoencoder = weights_of(opened, model) if opened else None
     with progress.step("reading"):
-        data = read(source or _default_source(model, opened), model.manifest, label)
+        data = read(source or _default_source(model, opened), model.manifest, label, anomalous)
     subject = Subject.of(model, data, autoencoder, anomalies.find(data, anomalous, model.manifest))
     subject.show(console)
     numbers = subject.numbers()

@@ -10,18 +10,16 @@ import numpy as np
 from rich.table import Table
 
 from hourglass.contract.manifest import Manifest
-from training.data import MIN_ROWS, Dataset, canonical
-from training.detection import MODEL, TITLES, Compared, calibrated_mixed, drawn, lost, most_rows, rounded
+from training.data import MIN_ROWS, Dataset
+from training.detection import MODEL, TITLES, Compared, calibrated_mixed, drawn, figures, lost, most_rows, rounded
 from training.errors import ConfigError, DataError
 from training.evaluation.published import Published
-from training.evaluation.rows import Data
+from training.evaluation.rows import Data, says_normal
 from training.evaluation.section import Numbers, Section, table
 from training.evaluation.subject import TEST_SHARE, Anomalies, Subject, divide
 from training.false_alarms import expected, percent
 
 _RATES = (0.05, 0.01)
-# What the other of two labels says when it is the anomaly.
-_NORMAL = {canonical(word) for word in ("0", "false", "no", "normal")}
 
 
 def find(data: Data, asked: Sequence[str], manifest: Manifest) -> Anomalies | None:
@@ -48,7 +46,7 @@ def find(data: Data, asked: Sequence[str], manifest: Manifest) -> Anomalies | No
 
 
 def _odd_one(values: Sequence[str]) -> str | None:
-    odd = [value for value in values if canonical(value.strip().lower()) not in _NORMAL]
+    odd = [value for value in values if not says_normal(value)]
     return odd[0] if len(values) == 2 and len(odd) == 1 else None
 
 
@@ -97,6 +95,9 @@ def measure(subject: Subject) -> Section:
     ranking = table("telling anomalies", "AUROC", "AUPRC", "recall at 1 %", "at 0.1 %")
     for name, found in methods.items():
         ranking.add_row(TITLES[name], *map(rounded, found.values()))
+    timestamps = _timestamps(data, scores, model.manifest)
+    if timestamps is not None:
+        ranking.add_row("this model, timestamp by timestamp", *map(rounded, timestamps.values()))
     which = "rows that the model learned from" if data.left_out is not None else f"other normal rows of {data.source}"
     sentences = [
         f"Anomalies: {anomalies.named}: {anomalies.rows.sum():,} rows, and {anomalies.normal.sum():,} normal ones. "
@@ -121,8 +122,24 @@ def measure(subject: Subject) -> Section:
         "methods": methods,
         "normal_rows": _normal_rows(subject, anomalies),
         "false_alarms": alarms,
+        **({} if timestamps is None else {"timestamps": timestamps}),
     }
     return Section("anomalies", numbers, (ranking, rates), (*sentences, *said))
+
+
+def _timestamps(data: Data, scores: np.ndarray, manifest: Manifest) -> dict[str, float | None] | None:
+    """How well the mean score of a timestamp's windows tells whether its own label marks it; no neighbour's counts."""
+    if manifest.window is None or data.starts is None or data.marked is None:
+        return None
+    total, count = np.zeros(len(data.marked)), np.zeros(len(data.marked))
+    for offset in range(manifest.window.length):
+        total[data.starts + offset] += scores
+        count[data.starts + offset] += 1
+    covered = count > 0
+    marked = data.marked[covered]
+    if marked.all() or not marked.any():
+        return None
+    return figures(total[covered] / count[covered], marked, np.ones(len(marked)))
 
 
 def _false_alarms(scores: np.ndarray, anomalies: Anomalies, subject: Subject) -> tuple[Numbers, Table, tuple[str, ...]]:

@@ -21,6 +21,8 @@ from training.series import Cut, WindowFile, windows
 
 _BLACK_WHITE = torch.tensor([0.0, 1.0])
 _READ_ROWS = 8192
+# What a label says that is no anomaly's.
+_NORMAL = {data.canonical(word) for word in ("0", "false", "no", "normal", "ok")}
 # Of each label. Rows are divided twice, which takes 2 of each both times; of 4, the first time leaves at least 2, since
 # it leaves half of all rows or more: see `subject.divide`.
 MIN_LABEL_ROWS = 4
@@ -53,7 +55,8 @@ class Data:
 
     excluded: bool [n], whether a row has a label that the fit excluded. fitted_rows: where the model was fitted on the
     same source, the rows that trained it or stopped its training are left out, or included if its splits are unknown.
-    left_out: these rows, float32 [m, *row_shape] in input units.
+    left_out: these rows, float32 [m, *row_shape] in input units. starts: of windows, int64 [n], the rows of the series
+    that they begin at; marked: bool, of each row of the series, whether its label marks the windows it is part of.
     """
 
     source: str
@@ -63,17 +66,26 @@ class Data:
     read: int
     fitted_rows: Literal["none known", "left out", "included"] = "none known"
     left_out: np.ndarray | None = None
+    starts: np.ndarray | None = None
+    marked: np.ndarray | None = None
 
     def take(self, chosen: np.ndarray) -> Data:
         """chosen: bool [n], or positions."""
         labels = self.labels and replace(self.labels, numbers=self.labels.numbers[chosen])
-        return replace(self, rows=self.rows[chosen], labels=labels, excluded=self.excluded[chosen])
+        starts = None if self.starts is None else self.starts[chosen]
+        return replace(self, rows=self.rows[chosen], labels=labels, excluded=self.excluded[chosen], starts=starts)
 
 
-def read(source: str, manifest: Manifest, label: str | None) -> Data:
-    """source: as --data of a fit; columns that the model does not take are left out. Raises DataError."""
+def says_normal(label: object) -> bool:
+    return data.canonical(str(label).strip().lower()) in _NORMAL
+
+
+def read(source: str, manifest: Manifest, label: str | None, marking: Sequence[str] = ()) -> Data:
+    """source: as --data of a fit; columns that the model does not take are left out. marking: labels that a window has
+    as soon as one of its rows has them, beside those that the fit excluded; if there are none of either, those that do
+    not say normal. Raises DataError."""
     try:
-        whole = _read(source, manifest, label)
+        whole = _read(source, manifest, label, marking)
     except FileError as error:
         raise DataError(str(error)) from error
     usual = len(whole.rows) - int(whole.excluded.sum())
@@ -83,7 +95,7 @@ def read(source: str, manifest: Manifest, label: str | None) -> Data:
     return whole
 
 
-def _read(source: str, manifest: Manifest, label: str | None) -> Data:
+def _read(source: str, manifest: Manifest, label: str | None, marking: Sequence[str]) -> Data:
     """Raises DataError, FileError."""
     file = data.open_source(source)
     if source == SPRITES and not torch.equal(Scaling.published(manifest)(_BLACK_WHITE), _BLACK_WHITE):
@@ -94,7 +106,7 @@ def _read(source: str, manifest: Manifest, label: str | None) -> Data:
     fit = manifest.provenance.config
     excluding = fit["label"] if fit.get("exclude_label") and fit["label"] in known else None
     cells: dict[str, list[Any]] = {name: [] for name in (label, excluding) if name is not None}
-    cut = _windows(file, manifest, tuple(cells)) if manifest.window and file.columns else None
+    cut = _windows(file, manifest, tuple(cells), marking) if manifest.window and file.columns else None
     parts: list[np.ndarray] = []
     for batch in (cut or file).batches(_READ_ROWS):
         parts.append(_numbers(batch, cut or file, manifest))
@@ -103,9 +115,10 @@ def _read(source: str, manifest: Manifest, label: str | None) -> Data:
     rows = np.concatenate(parts)
     labels = _labels(source, label, cells[label]) if label is not None else None
     excluded = _excluded(len(rows), fit.get("exclude_label", ()), cells[excluding] if excluding else None)
-    return _without_fitted(
-        Data(source, rows, labels, excluded, len(rows)), manifest, None if cut is None else cut.starts
-    )
+    whole = Data(source, rows, labels, excluded, len(rows))
+    if cut is not None:
+        whole = replace(whole, starts=cut.starts, marked=cut.marked_rows())
+    return _without_fitted(whole, manifest)
 
 
 def _numbers(batch: Batch, file: RowFile, manifest: Manifest) -> np.ndarray:
@@ -118,19 +131,20 @@ def _numbers(batch: Batch, file: RowFile, manifest: Manifest) -> np.ndarray:
     return batch.numbers(missing=manifest.takes_missing)
 
 
-def _windows(file: RowFile, manifest: Manifest, labels: Sequence[str]) -> WindowFile:
+def _windows(file: RowFile, manifest: Manifest, labels: Sequence[str], marking: Sequence[str]) -> WindowFile:
     """Of a series, cut as those of the fit. Raises FileError, DataError."""
     schema, window, fit = manifest.row_schema, manifest.window, manifest.provenance.config
     assert schema
     assert window
-    excluded = {data.canonical(label) for label in fit.get("exclude_label", ())}
+    time = manifest.aside.time if manifest.aside.time in (file.columns or ()) else None
+    marks = {data.canonical(label) for label in (*fit.get("exclude_label", ()), *marking)}
     return windows(
         file,
         schema,
-        Cut(window.length, fit.get("stride"), manifest.aside.time, fit.get("max_rows")),
+        Cut(window.length, fit.get("stride"), time, fit.get("max_rows")),
         lambda batch: encoding.rows(batch, schema, takes_missing=manifest.takes_missing),
         labels,
-        lambda label: data.canonical(label) in excluded,
+        lambda label: data.canonical(label) in marks if marks else not says_normal(label),
     )
 
 
@@ -173,9 +187,9 @@ def _excluded(rows: int, exclude: Sequence[str], cells: Sequence[Any] | None) ->
     return np.array([data.canonical(cell) in labels for cell in cells])
 
 
-def _without_fitted(whole: Data, manifest: Manifest, starts: np.ndarray | None) -> Data:
+def _without_fitted(whole: Data, manifest: Manifest) -> Data:
     """Without the rows that trained the model or stopped its training, where it was fitted on these, or drew its rows
-    from these. starts: of windows, int64 [n]."""
+    from these."""
     provenance, usual = manifest.provenance, np.flatnonzero(~whole.excluded)
     schema = manifest.row_schema
     numbers = len(schema.expanded) if schema and not manifest.window else whole.rows[0].size
@@ -184,7 +198,7 @@ def _without_fitted(whole: Data, manifest: Manifest, starts: np.ndarray | None) 
     fitted = Dataset.of(whole.source, whole.rows[usual], schema)
     if fitted.sha256 != provenance.data_sha256:
         return whole
-    starts = None if starts is None else starts[usual]
+    starts = None if whole.starts is None else whole.starts[usual]
     positions = replace(fitted, rows=torch.from_numpy(usual), window=manifest.window, starts=starts)
     splits = data.split(positions, provenance.seed)
     if splits.sizes() != provenance.rows:
