@@ -104,6 +104,19 @@ def test_the_server_answers_what_torch_answers(trained: Path, client: Client, na
             client.generate(name, 20)
 
 
+def test_the_training_data_does_not_drift_and_its_negative_does(client: Client) -> None:
+    images = load_digits().images.astype(np.float32)
+    client.score("conv", images)
+    before = client.drift("conv")
+    assert before.sketch.rows == client.model("conv").calibration.rows
+    assert before.now is not None
+    assert not before.now
+    client.score("conv", np.tile(16 - images, (2, 1, 1)))
+    after = client.drift("conv").now
+    assert after is not None
+    assert after.drifted.mean() > 0.5
+
+
 def test_files_in_answers_out(trained: Path, tmp_path: Path, serve: Callable[..., Serve]) -> None:
     server = serve(trained / "exported")
     digits = load_digits()
