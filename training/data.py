@@ -6,7 +6,7 @@ import hashlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -106,10 +106,11 @@ class Splits:
         return {name: len(getattr(self, name)) for name in ("train", "early_stop", "calibration")}
 
 
-def load(config: FitConfig, *, takes_missing: bool = False) -> Dataset:
+def load(config: FitConfig, *, takes_missing: bool = False, watch: Callable[[float], None] | None = None) -> Dataset:
     """Read the rows of `config.data` that are not excluded, or as many of them, drawn at random, as fit in memory.
 
-    takes_missing: whether cells may be missing, NaN. Raises DataError.
+    takes_missing: whether cells may be missing, NaN. watch: told how much of the file was read, each time that it is.
+    Raises DataError.
     """
     if config.exclude_label and config.label is None:
         raise DataError("--exclude-label needs --label COLUMN: the column to look at")
@@ -117,6 +118,7 @@ def load(config: FitConfig, *, takes_missing: bool = False) -> Dataset:
         raise DataError("--stride needs --window LENGTH: the rows of a window")
     try:
         file = open_source(config.data)
+        file.watch = watch
         columns = _columns(file, config)
         inferred = None if columns is None else infer(file, columns, config.columns)
         schema = None if inferred is None else inferred.schema

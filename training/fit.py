@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
 
 def fit(config: FitConfig, progress: Progress) -> Path:
     """Train and publish a new model; returns the published folder. Raises TrainingError, FileError."""
-    dataset = load(config)
+    with progress.share("reading") as watch:
+        dataset = load(config, watch)
     config = config.filled(dataset.row_shape)
     score(config, build(config, dataset.row_shape, dataset.schema))  # nor is a run begun that cannot be built
     _check_writable(config.exported)
@@ -50,11 +52,11 @@ def fit(config: FitConfig, progress: Progress) -> Path:
     return _train_and_publish(run, dataset, progress)
 
 
-def load(config: FitConfig) -> Dataset:
+def load(config: FitConfig, watch: Callable[[float], None] | None = None) -> Dataset:
     """The data, with missing cells where the variant can learn from such rows. Raises TrainingError."""
     variant = find(config.variant)
     options = validated(variant.options_class, config.options, f"{config.variant} option")  # before data are read
-    return data.load(config, takes_missing=variant.learns_missing(options))
+    return data.load(config, takes_missing=variant.learns_missing(options), watch=watch)
 
 
 def _check_writable(exported: Path) -> None:

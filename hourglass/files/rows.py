@@ -138,6 +138,7 @@ class RowFile(ABC):
     rows: int | None  # None when only reading to the end could tell
     extras: tuple[str, ...] = ()  # columns beside the numbers: `y` of an .npz, `label` of idx, `file` of .png
     read_share: float = field(default=0.0, init=False)  # of the file, by the running `batches`: 0 to 1
+    watch: Callable[[float], None] | None = field(default=None, init=False)  # told read_share after each batch
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The rows in order, `size` at a time (the last batch may be shorter). Raises FileError."""
@@ -149,6 +150,8 @@ class RowFile(ABC):
                 if self.rows:
                     self.read_share = (batch.first_row + len(batch)) / self.rows
                 yield batch
+                if self.watch:
+                    self.watch(self.read_share)
 
     @abstractmethod
     def _batches(self, size: int) -> Iterator[Batch]: ...
