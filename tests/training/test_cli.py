@@ -93,8 +93,8 @@ def test_help_has_every_setting_and_fits(capsys: pytest.CaptureFixture[str], mon
 GOOD = "".join(f"{i},{i * i % 7}\n" for i in range(30))
 BAD_FILES = {
     "text cell": ("a,b\n" + GOOD + "3,oops\n", r"t\.csv, line 32, column 'b': 'oops' is not a number"),
-    "missing cell": ("a,b\n1,\n" + GOOD, r"t\.csv, line 2, column 'b': the cell is empty"),
-    "NaN": ("a,b\n1,2\nnan,3\n" + GOOD, r"t\.csv, line 3, column 'a': .*not a finite"),
+    "infinity": ("a,b\n1,2\ninf,3\n" + GOOD, r"t\.csv, line 3, column 'a': .*not a finite"),
+    "no value": ("a,b\n" + "1,NA\n2,\n" * 12, r"t\.csv: no value in any row: --ignore b"),
     "ragged": ("a,b\n" + GOOD + "1,2,3\n", r"t\.csv.*32"),
     "empty": ("", r"t\.csv.*empty"),
     "header only": ("a,b\n", r"t\.csv: .*no row below it"),
@@ -119,6 +119,16 @@ def test_a_bad_file_gets_one_clear_line_and_leaves_nothing(
     assert error.startswith("hourglass-train: error: ")
     assert error.count("\n") == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("cell", ["", "NaN", "?"])
+def test_a_missing_cell_is_refused_where_nothing_learns_from_it(
+    cell: str, tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "t.csv").write_text(f"a,b\n1,2\n{cell},3\n" + GOOD)
+    assert main(["fit", "--data", str(tmp_path / "t.csv"), "--name=t", "--variant=basic", *QUICK, *folders]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"t\.csv, line 3, column 'a': .*--variant denoising, with masking noise", error), error
 
 
 def test_what_the_message_advises_works(tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]):
