@@ -7,8 +7,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hourglass.contract.schema import Column, Schema
+from training.autoencoder import Clock, registered, total
+from training.config import FitConfig
 from training.errors import DataError
+from training.fit import build
+from training.scaling import Scaling
 from training.windows import MOST_WINDOWS, Series, blocks, learned_stride, served_stride
+
+import torch  # isort: skip  (training sets how OpenMP waits, before torch is loaded)
 
 SHARES = (0.7, 0.1)
 
@@ -83,3 +90,28 @@ def test_short_series_are_cut_at_every_row_and_long_ones_as_often_as_is_enough()
     assert learned_stride(series(5_000), 32) == 1
     assert learned_stride(series(3 * MOST_WINDOWS), 32) == 3
     assert [served_stride(length) for length in (2, 32)] == [1, 8]
+
+
+@pytest.mark.parametrize("variant", [name for name, kind in registered().items() if "conv1d" in kind.networks])
+def test_every_variant_with_networks_to_choose_from_takes_windows(variant: str) -> None:
+    config = FitConfig.model_validate(
+        {"data": "x", "name": "x", "variant": variant, "network": "conv1d", "window": 7, "hidden": (4,)}
+    )
+    schema = Schema((Column(name="flow"), Column(name="heat")))
+    torch.manual_seed(0)
+    model = build(config, (7, 2), schema)
+    windows = torch.randn(12, 7, 2)
+    model.prepare(windows, torch.Generator().manual_seed(0))
+    loss = total(model.loss(windows, Clock(0, 0.99), torch.Generator().manual_seed(0)))
+    torch.autograd.backward(loss)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
+    assert model.eval()(windows)["reconstruction"].shape == windows.shape
+
+
+def test_channels_are_scaled_each_by_itself() -> None:
+    windows = torch.randn(50, 7, 2) * torch.tensor([1.0, 100.0]) + torch.tensor([0.0, 5_000.0])
+    scaling = Scaling.of(windows, Schema((Column(name="flow"), Column(name="heat"))))
+    scaled = scaling(windows)
+    torch.testing.assert_close(scaled.mean(dim=(0, 1)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.std(dim=(0, 1), correction=0), torch.ones(2))
+    torch.testing.assert_close(scaling.inverse(scaled), windows)
