@@ -79,7 +79,10 @@ class Served(nn.Module):
 
     def units(self) -> dict[str, Tensor]:
         """What one unit is of those outputs whose size is not about 1; each broadcasts to its output."""
-        return {RECONSTRUCTION: self.scaling.units(), **self.score.units(self.row_shape)}
+        units = self.score.units(self.autoencoder.architecture.row_shape)
+        if FEATURE_ERROR in units and units[FEATURE_ERROR].ndim:  # a column adds up the errors of its numbers
+            units[FEATURE_ERROR] = self.scaling.expansion.sums(units[FEATURE_ERROR].square()).sqrt()
+        return {RECONSTRUCTION: self.scaling.units(), **units}
 
 
 class Encoder(nn.Module):

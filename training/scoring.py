@@ -45,7 +45,7 @@ class Score(nn.Module, ABC):
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """Where score or feature_error are not of size 1: how much one unit of a reconstruction's error changes them.
 
-        Two runtimes are compared in these units; each broadcasts to its output.
+        row_shape: of scaled rows. Two runtimes are compared in these units; each broadcasts to its output.
         """
         return {}
 
@@ -93,13 +93,12 @@ class NegativeElbo(Score):
 
     def metrics(self, answers: Mapping[str, Tensor]) -> dict[str, float]:
         elbo = answers[SCORE].double().mean().item()
-        above = answers[FEATURE_ERROR].double().flatten(1)
-        least = self.likelihood.least().detach().double().expand(answers[FEATURE_ERROR].shape[1:]).sum()
-        reconstruction = (above.sum(dim=1).mean() + least).item()
+        log_variance = 2 * answers[EMBEDDING_STDDEV].double().log()
+        kl = standard_normal_kl(answers[EMBEDDING].double(), log_variance).sum(dim=1).mean().item()
         return {
             "negative_elbo_nats_per_row": elbo,
-            "reconstruction_nats_per_row": reconstruction,
-            "kl_nats_per_row": elbo - reconstruction,
+            "reconstruction_nats_per_row": elbo - kl,
+            "kl_nats_per_row": kl,
             "active_units": float(active_units(answers[EMBEDDING])),
         }
 

@@ -84,7 +84,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reported]:
         writer.writerows(causes + 0.1 * random.normal(size=causes.shape))
     odd = np.where(np.arange(600) % 10 == 0, np.where(np.arange(600) % 20 == 0, "leak", "<worn>"), "ok")
     plane = random.normal(size=(600, 2)) @ random.normal(size=(2, 5))
-    plane[odd == "leak", 0] += 3
+    plane[odd == "leak", 0] += 6
     plane[odd == "<worn>", 1] -= 3
     np.savez(folder / "odd.npz", X=100 + 20 * (plane + 0.1 * random.normal(size=plane.shape)), state=odd)
     fits: dict[str, dict[str, object]] = {

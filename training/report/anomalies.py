@@ -26,6 +26,9 @@ _LARGEST_RATE, _POINTS = 0.2, 60
 _LABELS = 8
 _ROWS, _IMAGES = 6, 10
 _FEATURES = 3
+_CATEGORIES = (
+    "Of categories the likeliest is expected: one that is rare, or not sure, has its share where it comes back, too. "
+)
 
 
 def at_hand(material: Material) -> Section | None:
@@ -186,6 +189,7 @@ def worst(material: Material) -> Section | None:
         else "the columns with the largest shares, what was seen there, and what the model expected: its "
         "reconstruction, in the units of the data. A share counts in units of what is usual for the column, and errors "
         "that usually come together count once: the column with the largest raw difference need not come first. "
+        f"{_CATEGORIES if material.categorical else ''}"
         f"p-value: of {material.fresh}, at most this share scores as high."
     )
     return Section("Single rows explained", text, figures)

@@ -142,12 +142,12 @@ def _activity(material: Material) -> Figure:
 
 
 def _traversals(material: Material, dimensions: Sequence[int], steps: np.ndarray) -> np.ndarray:
-    """[dimensions, steps, *row_shape] in scaled units: one number of the embedding moves, the others are 0."""
+    """[dimensions, steps, ...] in scaled units: one number of the embedding moves, the others are 0."""
     embedding = torch.zeros(len(dimensions), len(steps), material.manifest.embedding_size)
     for index, dimension in enumerate(dimensions):
         embedding[index, :, dimension] = torch.from_numpy(steps).float()
     decoded = material.autoencoder.decode(embedding.flatten(0, 1)).numpy()
-    return decoded.reshape(*embedding.shape[:2], *material.row_shape)
+    return decoded.reshape(*embedding.shape[:2], *decoded.shape[1:])
 
 
 def _traversed_images(material: Material) -> list[Figure]:

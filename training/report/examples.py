@@ -120,7 +120,7 @@ def _table(material: Material, examples: Examples) -> Figure:
     }
     values = np.stack([rows.nan_to_num().numpy() for rows in lanes.values()], axis=1)[:, :, columns] / SPREADS
     # Noise on every cell needs no marks.
-    where = np.zeros_like(values, dtype=bool) if examples.where.all() else _marks(examples.where.numpy()[:, columns])
+    where = _marks(examples, columns)
     blocks = [
         Block(
             f"score {score:.3g}",
@@ -131,20 +131,23 @@ def _table(material: Material, examples: Examples) -> Figure:
         )
         for index, score in enumerate(examples.scores)
     ]
-    crosses = "Crosses are damaged cells; a missing one is as pale as a mean. " if where.any() else ""
+    crosses = "Crosses are damaged or missing cells. " if where.any() else ""
+    categories = " or one of its categories" if material.categorical else ""
     some = f"The {len(columns)} columns with the largest errors are shown. " if len(columns) < len(names) else ""
     return Figure(
         "Input and reconstruction",
         charts.heat(blocks, [names[column] for column in columns], "Rows as warmth, by rising score"),
-        "Each block is a row, each cell a column: warm above the column's mean, cool below, full colour from "
-        f"{SPREADS:g} standard deviations on. The score comes from where reconstructed differs from input; scores "
+        f"Each block is a row, each cell a column{categories}: warm above the column's mean, cool below, full colour "
+        f"from {SPREADS:g} standard deviations on. The score comes from where reconstructed differs from input; scores "
         "above the threshold stand out. Repaired: what the model makes of the damaged row alone. "
         f"{crosses}{some}".strip(),
         wide=True,
     )
 
 
-def _marks(where: np.ndarray) -> np.ndarray:
-    """[rows, columns] -> [rows, lanes, columns]: in the lane of the damaged row."""
-    nothing = np.zeros_like(where)
-    return np.stack([nothing, nothing, where, nothing], axis=1)
+def _marks(examples: Examples, columns: np.ndarray) -> np.ndarray:
+    """bool [rows, lanes, columns]: cells of the row that are missing, and of the damaged one that are lost."""
+    missing = examples.rows.isnan().numpy()[:, columns]
+    nothing = np.zeros_like(missing)
+    lost = nothing if examples.where.all() else examples.where.numpy()[:, columns]
+    return np.stack([missing, nothing, missing | lost, nothing], axis=1)

@@ -57,6 +57,12 @@ class Material:
         schema = self.trained.dataset.schema
         return () if schema is None else schema.expanded_names
 
+    @property
+    def categorical(self) -> bool:
+        """Whether some columns hold no numbers."""
+        schema = self.trained.dataset.schema
+        return schema is not None and not schema.is_numeric
+
     def cell(self, column: int, value: float) -> str:
         """A table's cell as people read it."""
         schema = self.trained.dataset.schema

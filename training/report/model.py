@@ -83,7 +83,7 @@ def _hourglass(material: Material) -> Markup:
     material.autoencoder(material.calibration[:1])
     for hook in hooks:
         hook.remove()
-    row, neck = int(np.prod(material.row_shape)), material.manifest.embedding_size
+    row, neck = material.calibration[0].numel(), material.manifest.embedding_size
     sizes = [row, *there[:-1], neck, *back[:-1], row]
     shown = ", ".join(f"{size:,}" for size in sizes)
     return charts.silhouette(sizes, len(there), f"Numbers of a row from layer to layer: {shown}")
