@@ -62,9 +62,9 @@ timestamps, one every {LENGTH // 4}, and a timestamp's score is the mean of the 
 The rest of each file is scored, its labels only for the figures. Rows follow one another as they stand in the files,
 their times unused, as in others' comparisons; channels that are constant in the part to learn from are left out.
 `hourglass` is `fit --window {LENGTH}` with its defaults, through to the published model. PCA (of 90 % of the variance)
-and IsolationForest learn from exactly the windows that trained it, in its scaled units; with "all windows" from all of
-the part to learn from, which ours splits: its early stopping and its calibration, which give p-values and a threshold,
-cost it a third or more of so short a series.
+and IsolationForest learn from the same windows, those that trained it or stopped its training, in its scaled units;
+with "all windows" from all of the part to learn from, which ours splits: its calibration block and the gaps, which give
+p-values and a threshold, cost it a third of so short a series as SKAB's.
 """
 
 
@@ -112,10 +112,10 @@ def _auprc(series: LabelledSeries, seed: int) -> dict[str, float]:
     graph, manifest = Graph(artefact.files[MODEL]), artefact.manifest
     windows = _windows(series.test, manifest)
     scores = {_OURS: graph.run_all(windows.values)[SCORE]}
-    trained = data.split(dataset, seed).train
-    scaling = Scaling.of(trained, dataset.schema)
+    splits = data.split(dataset, seed)
+    scaling = Scaling.of(splits.train, dataset.schema)
     tested = scaling(torch.from_numpy(windows.values)).flatten(1).numpy()
-    for suffix, learned in (("", trained), (_ALL, dataset.rows)):
+    for suffix, learned in (("", torch.cat([splits.train, splits.early_stop])), (_ALL, dataset.rows)):
         for name, baseline in _BASELINES.items():
             scores[name + suffix] = baseline(scaling(learned).flatten(1).numpy(), tested)
     return {

@@ -62,8 +62,7 @@ def served_stride(length: int) -> int:
 def learned_stride(series: Series, length: int, most: int = MOST_WINDOWS) -> int:
     """The smallest stride that gives no more than `most` windows, when nobody chose.
 
-    The more windows overlap, the more there is to learn from: mean AUPRC with windows of 32 rows on the series of SKAB
-    (docs/series-benchmark.md), in a trial with two seeds, 82 to 77 points of a quarter of a window.
+    The more windows overlap, the more there is to learn from: docs/adr/0015.
     """
     return max(1, ceil(len(series.starts(length, 1)) / most))
 
