@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import MODEL, Manifest
+from hourglass.files.timestamps import duration
 from training.config import FitConfig
 from training.detection import RECALL_AT, TITLES, calibrated_mixed, lost, rounded
 from training.distances import EmbeddingNearest
@@ -19,8 +20,7 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     """The card, in Markdown."""
     provenance = manifest.provenance
     rows, autoencoder = provenance.rows, served.autoencoder
-    shape = " × ".join(str(size) for size in manifest.row_shape)
-    kind = "columns" if len(manifest.row_shape) == 1 else "numbers"
+    splits = "random splits" if manifest.window is None else "blocks in order of time, with a window between them"
     excluded = f"; rows with {config.label} in {', '.join(config.exclude_label)} left out" * bool(config.exclude_label)
     facts = {**provenance.config["options"], **autoencoder.facts()}
     options = "".join(f"\n| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
@@ -39,7 +39,7 @@ A **{manifest.variant}** autoencoder: {autoencoder.summary}.
 
 | | |
 | --- | --- |
-| row | {shape} {kind}, float32, in the units of the data; {missing} |
+| row | {_row(manifest)}, float32, in the units of the data; {missing} |
 | embedding | {manifest.embedding_size} numbers, space `{manifest.embedding_space_id}` |
 | objective | {_cell(autoencoder.objective)} |
 | score | {manifest.score.name}: {_cell(manifest.score.formula)}; higher is more anomalous |
@@ -50,7 +50,7 @@ Scaled units: {_scaling(served)}
 {_columns(manifest)}
 ## Data
 {provenance.data}{excluded}; sha256 of the numbers `{provenance.data_sha256[:16]}…`, seed {provenance.seed}.
-Three disjoint random splits: {rows["train"]:,} rows trained the weights, {rows["early_stop"]:,} chose the best epoch,
+Three disjoint {splits}: {rows["train"]:,} rows trained the weights, {rows["early_stop"]:,} chose the best epoch,
 {rows["calibration"]:,} calibrated the score and gave the metrics below.
 
 ## Metrics on the calibration split, in scaled units
@@ -66,6 +66,18 @@ Three disjoint random splits: {rows["train"]:,} rows trained the weights, {rows[
 
 Made {provenance.created:%Y-%m-%d} with {versions}.
 """
+
+
+def _row(manifest: Manifest) -> str:
+    shape, window = " × ".join(str(size) for size in manifest.row_shape), manifest.window
+    if window is None:
+        return f"{shape} {'columns' if len(manifest.row_shape) == 1 else 'numbers'}"
+    channels = _cell(", ".join(column.name for column in manifest.columns or ()))
+    step = f", usually {duration(window.step_seconds)} apart" if window.step_seconds else ""
+    return (
+        f"{shape}: a window of {window.length} timestamps{step}, of the channels {channels}; of a series, one window "
+        f"every {window.stride} timestamps is scored"
+    )
 
 
 def recalibrated(name: str, version: int, exported: str, manifest: Manifest, before: Calibration) -> str:
@@ -128,8 +140,13 @@ promise is {smallest:.3g}. They were drawn by chance: of many fresh rows this mo
 95 % interval {low} – {high}.
 The promise holds for rows drawn as the calibration rows were, not after the data have changed: `hourglass-train
 calibrate` renews it on new rows, without training."""
+    text += _WINDOWS * (manifest.window is not None)
     return f"{text}\n{_MIXED}" if mixed else text
 
+
+_WINDOWS = """
+Windows that overlap tell little more than one, so of a series there may be several times as many false alarms, and the
+interval is wider, the fewer calibration windows do not overlap."""
 
 _MIXED = """
 **The calibration rows hold the same anomalies as the training rows**, so the rate counts anomalies, too. Where 3 %
