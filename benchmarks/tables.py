@@ -90,9 +90,9 @@ def _imputation(errors: dict[str, list[Errors]]) -> Table:
     means = {method: statistics.fmean(mean(of, method) for of in errors.values()) for method in _METHODS}
     rows.append(("**mean**", "", "", *(f"**{value:.3f}**" for value in means.values())))
     of_neighbours = means[_OURS] / means[NEIGHBOURS]
-    bars = (("column means", means[_OURS], _OF_MEAN), (NEIGHBOURS, of_neighbours, _OF_NEIGHBOURS))
+    bars = (("that of column means", means[_OURS], _OF_MEAN), (f"the {NEIGHBOURS}'s", of_neighbours, _OF_NEIGHBOURS))
     verdicts = "; ".join(
-        f"of the {other}'s {ratio:.3f}, at most {bar:g} asked: {REACHED if ratio <= bar else MISSED}"
+        f"{ratio:.3f} of {other}, at most {bar:g} asked: {REACHED if ratio <= bar else MISSED}"
         for other, ratio, bar in bars
     )
     recipe = " ".join(f"--{name.replace('_', '-')} {_flag(value)}" for name, value in RECIPE.items())
@@ -101,7 +101,7 @@ def _imputation(errors: dict[str, list[Errors]]) -> Table:
         f"by `hourglass` fitted with `{recipe}` and with its defaults, and by scikit-learn's KNNImputer with its "
         "defaults on 10,000 training rows, scaled and one-hot as our model has them. An error is a share of what "
         "column means err (root mean square), or the most common category (how often wrong); mean over columns, ± the "
-        f"standard deviation over seeds.\n\nMean over sets, {verdicts}."
+        f"standard deviation over seeds.\n\nMean error over sets: {verdicts}."
     )
     return Table("Holes filled", note, ("set", "rows", "columns", *_METHODS), rows)
 
