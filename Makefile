@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/hourglass/v1/autoencoder.proto
 
-.PHONY: demo test check proto bench bench-anomaly bench-tables bench-series bench-drift gpu-smoke clean
+.PHONY: demo test check proto bench bench-anomaly bench-tables bench-series bench-drift bench-streaming gpu-smoke clean
 
 # One environment for every target, made when there is none or when pyproject.toml changed.
 $(READY): pyproject.toml Makefile
@@ -49,6 +49,9 @@ bench-series: $(READY)
 
 bench-drift: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drift
+
+bench-streaming: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.streaming
 
 bench-tables: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables
