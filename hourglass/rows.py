@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
@@ -99,7 +100,7 @@ class TableRows:
         total = np.zeros(len(self), dtype=np.int64)
         for values in self.columns.values():
             if values.dtype.kind == "O":
-                total += [len(text.encode()) + _TEXT_BYTES for text in values]
+                total += np.fromiter((len(text.encode()) + _TEXT_BYTES for text in values), np.int64, len(values))
             else:
                 total += values.itemsize
         return total
@@ -166,7 +167,7 @@ def _cells(name: object, values: Any) -> np.ndarray:
     kinds = {type(cell) for cell in cells if cell is not None}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return np.array([cell or "" for cell in cells], dtype=object)
-    if all(issubclass(kind, numbers.Real | np.bool_) for kind in kinds):
+    if all(issubclass(kind, numbers.Real | Decimal | np.bool_) for kind in kinds):
         return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
     shown = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise TypeError(f"column {name!r} holds {shown}: numbers, or texts, and None are what it may hold")
