@@ -63,12 +63,11 @@ class Served(nn.Module):
 
     def _mean_squared_error(self, scaled: Tensor, reconstruction: Tensor) -> Tensor:
         """Over the features of each row, or those columns whose cell is there: [n]."""
-        squared = self.scaling.expansion.sums((scaled - reconstruction).square()).flatten(1)
+        squared, missing, sums = (scaled - reconstruction).square(), scaled.isnan(), self.scaling.expansion.sums
         if not self.scaling.missing:
-            return row_means(squared)
-        missing = squared.isnan()
-        present = row_sums((~missing).float()).clamp(min=1)
-        return row_sums(torch.where(missing, 0, squared)) / present
+            return row_means(sums(squared).flatten(1))
+        present = row_sums((sums(missing.float()) == 0).float().flatten(1))
+        return row_sums(sums(torch.where(missing, 0, squared)).flatten(1)) / present.clamp(min=1)
 
     def decided(self, rows: Tensor) -> Tensor:
         """Which rows, float32 [n, *row_shape] in input units, two correct runtimes must answer alike: bool [n]."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
 
 from hourglass.contract.manifest import RECONSTRUCTION
-from training import noise
 from training.scoring import Score, row_means, row_sums
 
-_STEPS = 10  # of the share that is missing
-_HIGH = 0.95
+_STEPS = 10  # of the share that is missing, where rows have so many cells
+_QUANTILES, _MIDDLE = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99), 2
 _MOST_ROWS = 2_000
 _LEAST_SCORES = 2_000  # at each share: of few rows, each is masked several times
+_FEWEST = 100
 _TINY = 1e-30
 
 
@@ -23,12 +24,15 @@ class OfPresent(Score):
 
     A missing cell is filled with its own reconstruction, so that its error is 0. That alone would favour rows with
     holes, and what the autoencoder makes of the others without them would punish them; so the logarithm of the score is
-    moved and stretched until its median and its 95 % quantile are those of whole rows, both measured on rows whose
-    cells were masked at random, for each share of missing cells. A row without holes keeps its score to the bit.
+    mapped, linearly between quantiles, until it is distributed as that of whole rows, both measured on rows of which
+    so many cells were masked at random. A row without holes keeps its score to the bit.
+
+    shares: of missing cells, ascending from 0 to 1, float32 [shares]; quantiles: of the logarithm of the score at each
+    of them, float32 [shares, quantiles].
     """
 
-    typical: Tensor
-    spread: Tensor
+    shares: Tensor
+    quantiles: Tensor
     share: Tensor
 
     def __init__(self, inner: Score, columns: Tensor) -> None:
@@ -37,8 +41,8 @@ class OfPresent(Score):
         self.inner, self.columns = inner, columns
         self.name, self.feature_error = inner.name, inner.feature_error
         self.formula = f"{inner.formula}; of rows with missing cells that of the others, on the scale of whole rows"
-        self.register_buffer("typical", torch.zeros(_STEPS + 1))
-        self.register_buffer("spread", torch.ones(_STEPS + 1))
+        self.register_buffer("shares", torch.tensor([0.0, 1.0]))
+        self.register_buffer("quantiles", torch.linspace(-1, 1, len(_QUANTILES)).repeat(2, 1))
         counts = torch.bincount(columns)
         self.register_buffer("share", (1 / (counts * len(counts)))[columns].float())
 
@@ -52,25 +56,49 @@ class OfPresent(Score):
         knows would score lower whole than masked. answer: the autoencoder.
         """
         rows = rows[:_MOST_ROWS].repeat(max(1, -(-_LEAST_SCORES // len(rows))), *[1] * (rows.ndim - 1))
-        generator = Generator().manual_seed(0)
-        for step in range(_STEPS + 1):
-            where = noise.masking(rows, step / _STEPS, generator, self.columns).where
-            holes = torch.where(where, torch.nan, rows)
+        missing = rows.isnan().index_select(-1, self.columns.diff(prepend=torch.tensor([-1])).nonzero().flatten())
+        chance = torch.rand(missing.shape, generator=Generator().manual_seed(0))
+        order = torch.where(missing, -1.0, chance).flatten(1).argsort(dim=1).argsort(dim=1).reshape(missing.shape)
+        already = missing.flatten(1).sum(dim=1)
+        fewest = already.sort().values[min(len(rows), _FEWEST) - 1].item()  # where hardly a row is whole
+        cells = missing[0].numel()
+        counts = torch.linspace(0, cells, min(_STEPS, cells) + 1).round()
+        quantiles = []
+        for count in counts.tolist():
+            holes = torch.where((order < count).index_select(-1, self.columns), torch.nan, rows)
             scores, _ = self._filled(holes, answer(holes))
-            logs = scores.clamp(min=_TINY).log()
-            median, high = torch.quantile(logs.double(), torch.tensor([0.5, _HIGH], dtype=torch.float64))
-            self.typical[step], self.spread[step] = median, high - median
-        # All rows without a single cell are one row: it is worth the median.
-        self.spread.clamp_(min=1e-3 * max(self.spread[0].item(), 1e-3))
+            logs = scores[already <= max(count, fewest)].clamp(min=_TINY).log().double()
+            quantiles.append(torch.quantile(logs, torch.tensor(_QUANTILES, dtype=torch.float64)))
+        self.shares, self.quantiles = counts / cells, torch.stack(quantiles).float()
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         score, feature_error = self._filled(rows, answers)
         missing = row_means(row_sums(rows.isnan().float() * self.share).reshape(len(rows), -1))
         # Linear between the shares that were measured.
-        near = (1 - (missing[:, None] * _STEPS - torch.arange(_STEPS + 1)).abs()).clamp(min=0)
-        typical, spread = row_sums(near * self.typical), row_sums(near * self.spread)
-        levelled = (score.clamp(min=_TINY).log() - typical) / spread * self.spread[0] + self.typical[0]
+        steps = self.shares.diff()
+        risen = ((missing[:, None] - self.shares[:-1]) / steps).clamp(0, 1)
+        quantiles = self.quantiles[0] + risen @ self.quantiles.diff(dim=0)
+        levelled = self._levelled(score.clamp(min=_TINY).log(), quantiles)
         return torch.where(missing > 0, levelled.exp(), score), feature_error
+
+    def _levelled(self, logs: Tensor, quantiles: Tensor) -> Tensor:
+        """From these quantiles, [n, quantiles], to those of whole rows: from the median outwards, segment by segment.
+
+        The last segments have no end, and beyond them the slope is that of all segments on that side. All rows without
+        a single cell are one row: it is worth the median.
+        """
+        whole = self.quantiles[0]
+        least = 1e-3 * (whole[-1] - whole[0]).clamp(min=1e-3)
+        levelled = whole[_MIDDLE]
+        for side in (-1, 1):
+            ends = [_MIDDLE, *(range(_MIDDLE - 1, -1, -1) if side < 0 else range(_MIDDLE + 1, len(_QUANTILES)))]
+            for start, end in (*pairwise(ends), (ends[-1], None)):
+                of = (start, end) if end is not None else (_MIDDLE, start)
+                width = (side * (quantiles[:, of[1]] - quantiles[:, of[0]])).maximum(least)
+                slope = (whole[of[1]] - whole[of[0]]) / width
+                beyond = (side * (logs - quantiles[:, start])).clamp(min=0)
+                levelled = levelled + slope * (beyond if end is None else beyond.minimum(width))
+        return levelled
 
     def _filled(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         missing = rows.isnan()
