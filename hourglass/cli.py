@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from hourglass import drift
+from hourglass.arguments import UsageError, parser
 from hourglass.batches import Taken, ask, take
 from hourglass.client import Client
 from hourglass.contract.schema import Column
@@ -45,14 +45,10 @@ _INPUT_IS_WRONG = (
 )
 
 
-class UsageError(Exception):
-    """The command line is wrong."""
-
-
 def run(arguments: Sequence[str]) -> int:
     """Returns the exit code; whatever goes wrong is one line on stderr."""
     try:
-        args = _parser().parse_args(arguments)
+        args = parser(_COMMANDS).parse_args(arguments)
         with _client(args) as client:
             return args.command(client, args) or 0
     except (UsageError, FileError) as error:
@@ -68,124 +64,6 @@ def run(arguments: Sequence[str]) -> int:
 def _complain(error: Exception, code: int) -> int:
     sys.stderr.write(f"hourglass: error: {' '.join(str(error).split())}\n")
     return code
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    connection = _Parser(add_help=False)
-    group = connection.add_argument_group("the server")
-    group.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        default=os.environ.get("HOURGLASS_SERVER", "127.0.0.1:8001"),
-        help="default: $HOURGLASS_SERVER, else 127.0.0.1:8001",
-    )
-    group.add_argument("--ca-file", metavar="PEM", help="use TLS; who signed the server's certificate")
-    group.add_argument("--cert-file", metavar="PEM", help="our certificate, where the server asks for one")
-    group.add_argument("--key-file", metavar="PEM", help="its key")
-    group.add_argument("--token-file", metavar="FILE", help="a bearer token")
-    group.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="of each message (default 30)")
-
-    version = _Parser(add_help=False)
-    version.add_argument("--model", metavar="NAME", required=True)
-    version.add_argument("--version", metavar="V", type=_count, help="default: the newest")
-    model = _Parser(add_help=False, parents=[version])
-    model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
-    rows = _Parser(add_help=False)
-    rows.add_argument(
-        "file", metavar="FILE", type=Path, help=".csv and the like, .parquet, .npy, .npz, idx, PNG folder"
-    )
-    rows.add_argument(
-        "--id",
-        metavar="COLUMN",
-        help="a column to copy to the output, before the others (default: the model's, if there)",
-    )
-    rows.add_argument(
-        "--bad-rows",
-        choices=("fail", "null"),
-        default="fail",
-        help="what becomes of a row with a cell that the model does not take: an error (default), or an empty line and "
-        "the reason in a column 'problem'",
-    )
-
-    parser = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands.add_parser("models", parents=[connection], help="what the server has loaded").set_defaults(command=_models)
-    for name, purpose in (
-        ("embed", "embedding_0, embedding_1, … of each row"),
-        ("denoise", "each row's own columns, denoised"),
-        ("score", "anomaly score, p-value and verdict of each row"),
-    ):
-        command = commands.add_parser(name, parents=[rows, model, connection], help=purpose)
-        command.set_defaults(command=_rows, name=name)
-        if name == "score":
-            _add_score_options(command)
-        if name == "denoise":
-            command.add_argument(
-                "--only-missing", action="store_true", help="keep the file's own values, and fill in the missing ones"
-            )
-    generate = commands.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
-    generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
-    generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
-    generate.set_defaults(command=_generate)
-    drifts = "whether rows still are like those the model was calibrated on"
-    compare = commands.add_parser("drift", parents=[version, connection], help=drifts)
-    compare.add_argument(
-        "file",
-        metavar="FILE",
-        type=Path,
-        nargs="?",
-        help="as of score; without one, the rows that came to the server last",
-    )
-    compare.add_argument("--id", metavar="COLUMN", help="a column that is no part of a row")
-    compare.add_argument("--fail", action="store_true", help="exit code 1 if they drift")
-    compare.set_defaults(command=_drift)
-    return parser
-
-
-def _add_score_options(command: argparse.ArgumentParser) -> None:
-    verdict = command.add_argument_group("what is an anomaly")
-    verdict.add_argument(
-        "--false-alarm-rate",
-        metavar="A",
-        type=float,
-        help="share of normal rows that may be called anomalies (default: the model's own)",
-    )
-    verdict.add_argument("--threshold", metavar="S", type=float, help="instead: every score above it")
-    verdict.add_argument(
-        "--control-fdr",
-        action="store_true",
-        help="of the file's rows that are called anomalies, on average at most the share A is normal; decided when the "
-        "last row is scored, until when the output waits in a temporary file beside it",
-    )
-    command.add_argument(
-        "--per",
-        choices=("timestamp", "window"),
-        help="of a series through a model of windows: a line for each row of the file (default), or for each window",
-    )
-    explanation = command.add_argument_group("why")
-    explanation.add_argument(
-        "--top-features",
-        metavar="K",
-        type=_count,
-        default=0,
-        help="name the K features with the largest share in each score, with their observed and expected values",
-    )
-    explanation.add_argument(
-        "--feature-errors",
-        action="store_true",
-        help="write each feature's part in the score, instead of the score, to an .npy of the rows' shape",
-    )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
-    return int(text)
 
 
 def _client(args: argparse.Namespace) -> Client:
@@ -479,3 +357,11 @@ def _progress(share: Callable[[int], float]) -> Iterator[Callable[[int], None]]:
             bar.update(task, completed=share(done), rows=done, speed=done / max(time.monotonic() - start, 1e-9))
 
         yield advance
+
+
+_COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int | None]] = {
+    "models": _models,
+    **dict.fromkeys(("embed", "denoise", "score"), _rows),
+    "generate": _generate,
+    "drift": _drift,
+}

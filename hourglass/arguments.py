@@ -1,0 +1,131 @@
+"""The command line of `hourglass`: commands, flags and their help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+
+class UsageError(Exception):
+    """The command line is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.ArgumentParser:
+    """commands: what runs each, in `command` of the parsed arguments."""
+    connection = _Parser(add_help=False)
+    group = connection.add_argument_group("the server")
+    group.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        default=os.environ.get("HOURGLASS_SERVER", "127.0.0.1:8001"),
+        help="default: $HOURGLASS_SERVER, else 127.0.0.1:8001",
+    )
+    group.add_argument("--ca-file", metavar="PEM", help="use TLS; who signed the server's certificate")
+    group.add_argument("--cert-file", metavar="PEM", help="our certificate, where the server asks for one")
+    group.add_argument("--key-file", metavar="PEM", help="its key")
+    group.add_argument("--token-file", metavar="FILE", help="a bearer token")
+    group.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="of each message (default 30)")
+
+    version = _Parser(add_help=False)
+    version.add_argument("--model", metavar="NAME", required=True)
+    version.add_argument("--version", metavar="V", type=_count, help="default: the newest")
+    model = _Parser(add_help=False, parents=[version])
+    model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
+    rows = _Parser(add_help=False)
+    rows.add_argument(
+        "file", metavar="FILE", type=Path, help=".csv and the like, .parquet, .npy, .npz, idx, PNG folder"
+    )
+    rows.add_argument(
+        "--id",
+        metavar="COLUMN",
+        help="a column to copy to the output, before the others (default: the model's, if there)",
+    )
+    rows.add_argument(
+        "--bad-rows",
+        choices=("fail", "null"),
+        default="fail",
+        help="what becomes of a row with a cell that the model does not take: an error (default), or an empty line and "
+        "the reason in a column 'problem'",
+    )
+
+    whole = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
+    parsers = whole.add_subparsers(metavar="COMMAND", required=True, dest="name")
+    parsers.add_parser("models", parents=[connection], help="what the server has loaded")
+    for name, purpose in (
+        ("embed", "embedding_0, embedding_1, … of each row"),
+        ("denoise", "each row's own columns, denoised"),
+        ("score", "anomaly score, p-value and verdict of each row"),
+    ):
+        command = parsers.add_parser(name, parents=[rows, model, connection], help=purpose)
+        if name == "score":
+            _add_score_options(command)
+        if name == "denoise":
+            command.add_argument(
+                "--only-missing", action="store_true", help="keep the file's own values, and fill in the missing ones"
+            )
+    generate = parsers.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
+    generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
+    generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
+    drifts = "whether rows still are like those the model was calibrated on"
+    compare = parsers.add_parser("drift", parents=[version, connection], help=drifts)
+    compare.add_argument(
+        "file",
+        metavar="FILE",
+        type=Path,
+        nargs="?",
+        help="as of score; without one, the rows that came to the server last",
+    )
+    compare.add_argument("--id", metavar="COLUMN", help="a column that is no part of a row")
+    compare.add_argument("--fail", action="store_true", help="exit code 1 if they drift")
+    for name, run in commands.items():
+        parsers.choices[name].set_defaults(command=run)
+    return whole
+
+
+def _add_score_options(command: argparse.ArgumentParser) -> None:
+    verdict = command.add_argument_group("what is an anomaly")
+    verdict.add_argument(
+        "--false-alarm-rate",
+        metavar="A",
+        type=float,
+        help="share of normal rows that may be called anomalies (default: the model's own)",
+    )
+    verdict.add_argument("--threshold", metavar="S", type=float, help="instead: every score above it")
+    verdict.add_argument(
+        "--control-fdr",
+        action="store_true",
+        help="of the file's rows that are called anomalies, on average at most the share A is normal; decided when the "
+        "last row is scored, until when the output waits in a temporary file beside it",
+    )
+    command.add_argument(
+        "--per",
+        choices=("timestamp", "window"),
+        help="of a series through a model of windows: a line for each row of the file (default), or for each window",
+    )
+    explanation = command.add_argument_group("why")
+    explanation.add_argument(
+        "--top-features",
+        metavar="K",
+        type=_count,
+        default=0,
+        help="name the K features with the largest share in each score, with their observed and expected values",
+    )
+    explanation.add_argument(
+        "--feature-errors",
+        action="store_true",
+        help="write each feature's part in the score, instead of the score, to an .npy of the rows' shape",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
+    return int(text)
