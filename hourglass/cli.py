@@ -177,7 +177,8 @@ def _note(text: str) -> None:
 def _generate(client: Client, args: argparse.Namespace) -> None:
     _check_suffix(args.out)
     model = client.model(args.model, args.version)
-    output = GenerateOutput(model, model.schema or _unnamed(model), args.rows, args.seed)
+    columns = model.schema if model.schema and model.window is None else _unnamed(model)
+    output = GenerateOutput(model, columns, args.rows, args.seed)
     answers = ((answer, None) for answer in output.ask(client))
     _deliver(answers, output, output.schema, args, lambda rows: rows / max(args.rows, 1))
 
@@ -269,6 +270,7 @@ def _check_suffix(out: Path | None) -> None:
 
 
 def _unnamed(model: ModelInfo) -> list[Column]:
+    """One column for each number of a row."""
     return [Column(name=f"c{i}") for i in range(math.prod(model.row_shape))]
 
 

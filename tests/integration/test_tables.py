@@ -47,6 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     artefacts.publish(exported, "filling", FILLING, columns=COLUMNS, aside=ASIDE)
     artefacts.publish(exported, "refusing", REFUSING, columns=COLUMNS)
     artefacts.publish(exported, "plain", REFUSING)
+    artefacts.publish(exported, "sampler", artefacts.Linear.random(seed=2, prior=True), columns=COLUMNS)
     server = Serve(exported, "--max-batch-rows", "100").wait_ready()
     yield server
     server.kill()
@@ -375,6 +376,16 @@ def test_denoised_columns_have_the_types_people_read(server: Serve, client: Clie
     expected = client.denoise("filling", columns).columns(client.model("filling"))
     for name, values in expected.items():
         assert denoised[name].to_pylist() == values.tolist()
+
+
+def test_generated_columns_have_their_types(server: Serve, client: Client, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    flags = ["--model", "sampler", "--server", server.address, "--rows", "150", "--seed", "3", "--out", str(out)]
+    assert run(["generate", *flags]) == 0
+    expected = client.generate("sampler", 150, seed=3).columns(client.model("sampler"))
+    written = pq.read_table(out)
+    assert written.schema.types == [pa.float32(), pa.string(), pa.bool_(), pa.float32()]
+    assert written.to_pydict() == {name: values.tolist() for name, values in expected.items()}
 
 
 @pytest.mark.parametrize("kind", [".csv", ".parquet"])
