@@ -32,11 +32,11 @@ _SAMPLE_RECORDS = 50
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 # What people write where there is no number: no name of a column.
 _NO_NUMBER = {*NO_NUMBER, "inf", "+inf", "-inf", "infinity", "-infinity"}
-_WHOLE = r"[+-]?\d+"
 _EXPONENT = r"([eE][+-]?\d+)?"
 _WITH = {
     mark: re.compile(rf"[+-]?(\d+{re.escape(mark)}\d*|{re.escape(mark)}\d+){_EXPONENT}", re.ASCII) for mark in ".,"
 }
+_GROUPED = re.compile(r"[+-]?\d{1,3}((\.\d{3})+,\d+|(,\d{3})+\.\d+)", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 # The first line that Excel writes, and understands, to name the delimiter.
 _SEPARATOR = re.compile(rb'(\xef\xbb\xbf)?"?sep=([^\r\n])"?\r?\n')
@@ -152,7 +152,7 @@ def open_csv(path: Path) -> CsvFile:
         (width,),
         None,
         delimiter=delimiter,
-        decimal="." if delimiter == "," else _decimal(path, rows),
+        decimal=_decimal(path, delimiter, rows),
         header_lines=rows[0][0] - 1 if header else 1 if separator else 0,
         nameless=nameless,
     )
@@ -168,18 +168,16 @@ def _nameless(names: list[str], rows: list[list[str]]) -> int:
     return nameless
 
 
-def _decimal(path: Path, rows: list[tuple[int, list[str]]]) -> str:
+def _decimal(path: Path, delimiter: str, rows: list[tuple[int, list[str]]]) -> str:
     """What stands before the fraction of numbers, in columns of nothing but numbers. Raises FileError where that may be
     either, a point or a comma."""
-    examples: dict[str, list[str]] = {mark: [] for mark in _WITH}
-    for column in zip_longest(*(cells for _, cells in rows), fillvalue=""):
-        present = [cell.strip() for cell in column if _kind(cell) != "missing"]
-        found = {mark: [cell for cell in present if number.fullmatch(cell)] for mark, number in _WITH.items()}
-        if len(present) == sum(map(len, found.values())) + sum(bool(re.fullmatch(_WHOLE, cell)) for cell in present):
-            for mark, cells in found.items():
-                examples[mark] += cells
-    points, commas = examples["."], examples[","]
-    if not commas:
+    columns = ([cell.strip() for cell in column] for column in zip_longest(*(cells for _, cells in rows), fillvalue=""))
+    present = ([cell for cell in column if _kind(cell) != "missing"] for column in columns)
+    numbers = [cell for column in present if all(_kind(cell) == "number" for cell in column) for cell in column]
+    if grouped := next(filter(_GROUPED.fullmatch, numbers), None):
+        raise FileError(f"{path}: {grouped!r}: write the numbers without marks between thousands")
+    points, commas = ([cell for cell in numbers if _WITH[mark].fullmatch(cell)] for mark in ".,")
+    if delimiter == "," or not commas:
         return "."
     if points:
         raise FileError(
