@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +14,14 @@ _STEPS = 10  # of the share that is missing, where rows have so many cells
 _QUANTILES, _MIDDLE = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99), 2
 _MOST_ROWS = 2_000
 _LEAST_SCORES = 2_000  # at each share: of few rows, each is masked several times
+# Below and above the median: side, the quantiles where a segment starts and ends, and whether it is the last, which has
+# no end: it starts at the outermost quantile, and its slope is that from there to the median.
+_SEGMENTS = (
+    *((-1.0, end + 1, end, False) for end in reversed(range(_MIDDLE))),
+    (-1.0, 0, 0, True),
+    *((1.0, end - 1, end, False) for end in range(_MIDDLE + 1, len(_QUANTILES))),
+    (1.0, len(_QUANTILES) - 1, len(_QUANTILES) - 1, True),
+)
 _FEWEST = 100
 _TINY = 1e-30
 
@@ -84,21 +91,16 @@ class OfPresent(Score):
     def _levelled(self, logs: Tensor, quantiles: Tensor) -> Tensor:
         """From these quantiles, [n, quantiles], to those of whole rows: from the median outwards, segment by segment.
 
-        The last segments have no end, and beyond them the slope is that of all segments on that side. All rows without
-        a single cell are one row: it is worth the median.
+        All rows without a single cell are one row: it is worth the median.
         """
+        sides, starts, ends, lasts = (torch.tensor(part) for part in zip(*_SEGMENTS, strict=True))
+        inner = torch.where(lasts, _MIDDLE, starts)
         whole = self.quantiles[0]
         least = 1e-3 * (whole[-1] - whole[0]).clamp(min=1e-3)
-        levelled = whole[_MIDDLE]
-        for side in (-1, 1):
-            ends = [_MIDDLE, *(range(_MIDDLE - 1, -1, -1) if side < 0 else range(_MIDDLE + 1, len(_QUANTILES)))]
-            for start, end in (*pairwise(ends), (ends[-1], None)):
-                of = (start, end) if end is not None else (_MIDDLE, start)
-                width = (side * (quantiles[:, of[1]] - quantiles[:, of[0]])).maximum(least)
-                slope = (whole[of[1]] - whole[of[0]]) / width
-                beyond = (side * (logs - quantiles[:, start])).clamp(min=0)
-                levelled = levelled + slope * (beyond if end is None else beyond.minimum(width))
-        return levelled
+        width = (sides * (quantiles[:, ends] - quantiles[:, inner])).maximum(least)
+        beyond = (sides * (logs[:, None] - quantiles[:, starts])).clamp(min=0)
+        covered = torch.where(lasts, beyond, beyond.minimum(width))
+        return whole[_MIDDLE] + row_sums(covered * (whole[ends] - whole[inner]) / width)
 
     def _filled(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         missing = rows.isnan()
