@@ -203,18 +203,23 @@ class ScoreOutput(Output[Scores]):
 
     @cached_property
     def _largest_discovery(self) -> float:
+        if not self._p_values:
+            return 0.0  # no row was good
         distinct, counts = np.array(sorted(self._p_values.items())).reshape(-1, 2).T
         return largest_discovery(distinct, counts, self._rate)
 
     def show(self, console: Console, rows: bool) -> None:
         if rows:
             self._show_rows(console)
+        model = f"{self._model.name} version {self._model.version}"
+        if not self._rows:
+            console.print(f"{model}: no row was scored")
+            return
         anomalies, why = self._anomalies, f"score > {self._threshold:.6g}, false-alarm rate {self._rate:g}"
         if self.control_fdr:
             bound = self._largest_discovery
             anomalies = sum(count for p_value, count in self._p_values.items() if p_value <= bound)
             why = f"p-value <= {bound:.4g}, false discovery rate {self._rate:g}" if anomalies else self._why_none()
-        model = f"{self._model.name} version {self._model.version}"
         console.print(f"{model}: {anomalies:,} of {self._rows:,} rows are anomalies ({why})")
         if self._clipped_rows:
             rows_of = f"{self._clipped_rows:,} of {self._rows:,} rows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,12 @@ MOST_CATEGORIES = 100  # that a model knows of one column
 _SELDOM = 1e-4  # of the rows, and one row always: rarer categories are unknown ones
 _MOST_DISTINCT = 100_000  # that are counted
 _MOSTLY = 0.9  # of the cells are numbers: the others are mistakes
+# Meant as a number, whether it is one here or not: 1.234,5 and 1,234.5, 5 %, inf, a spreadsheet's #DIV/0!
+_MEANT = re.compile(
+    r"[+-]?[$£€]?\s?(?=[.,]?\d)(\d+|\d{1,3}([.,'’\s]\d{3})+)?([.,]\d*)?(e[+-]?\d+)?\s?[%€]?"
+    r"|[+-]?inf(inity)?|#[a-z/0]+[!?]",
+    re.IGNORECASE,
+)
 _ROWS = 65_536
 _LISTED, _NAMED = 40, 3  # columns, and of each one categories
 
@@ -83,7 +90,7 @@ class _Seen:
         if not self.texts or not self.wrong:
             return "numeric"
         words = {text.lower() for text in self.counts}
-        return "boolean" if words <= TRUE or words <= FALSE or words <= TRUE | FALSE else "categorical"
+        return "boolean" if words <= TRUE | FALSE | {"0", "1"} else "categorical"
 
     def look(self, batch: Batch) -> None:
         values = batch.column(self.name)
@@ -123,7 +130,8 @@ class _Seen:
 
     @property
     def _mostly_numbers(self) -> bool:
-        return self.rows - self.no_numbers - self.wrong > _MOSTLY * (self.rows - self.no_numbers)
+        meant = sum(count for text, count in self.counts.items() if _MEANT.fullmatch(text))
+        return meant > _MOSTLY * self.counts.total()
 
     def _categories(self, file: RowFile) -> tuple[str, ...]:
         if not self.asked and self._mostly_numbers:
@@ -133,7 +141,8 @@ class _Seen:
                 '"categorical" in the TOML file'
             )
         present, distinct = self.rows - self.no_texts, len(self.counts)
-        if distinct > _MOST_DISTINCT or (not self.asked and distinct > MOST_CATEGORIES and 2 * distinct > present):
+        nearly_all = distinct == present or (distinct > MOST_CATEGORIES and 2 * distinct > present)
+        if distinct > _MOST_DISTINCT or (not self.asked and nearly_all):
             raise DataError(
                 f"{file.path}: nearly every row has another {self.name!r}: an id or free text is nothing to learn: "
                 f"--id {self.name} copies it to answers, --ignore {self.name} leaves it out"

@@ -8,6 +8,7 @@ know. What becomes of the codes (one-hot, scaling) is inside the model's graphs.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,9 @@ UNKNOWN = 0
 # float32 holds every whole number up to here.
 MOST_CATEGORIES = 10_000
 TRUE, FALSE = frozenset({"true", "yes", "t", "y"}), frozenset({"false", "no", "f", "n"})
-_FLAGS = {**dict.fromkeys((*TRUE, "1"), 1.0), **dict.fromkeys((*FALSE, "0"), 0.0), "": np.nan}
+_FLAGS = {**dict.fromkeys((*TRUE, "1", "1.0"), 1.0), **dict.fromkeys((*FALSE, "0", "0.0"), 0.0), "": np.nan}
+# What becomes of a column of whole numbers in a file depends on its holes: 3, or 3.0.
+_WHOLE = re.compile(r"-?\d+(\.0)?", re.ASCII)
 _SHOWN = 40
 # A request may name any number of columns: the nearest name is looked for among so many.
 _MOST_NAMES = 1000
@@ -65,7 +68,12 @@ class Column(BaseModel):
 
     @cached_property
     def codes(self) -> dict[str, int]:
-        return {category: code for code, category in enumerate(self.categories, start=1)}
+        """Of each category; whole numbers go by both of their names, 3 and 3.0, unless these are two categories."""
+        codes = {category: code for code, category in enumerate(self.categories, start=1)}
+        for category, code in [*codes.items()]:
+            if _WHOLE.fullmatch(category):
+                codes.setdefault(category.removesuffix(".0") if category.endswith(".0") else f"{category}.0", code)
+        return codes
 
     @property
     def width(self) -> int:

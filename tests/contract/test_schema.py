@@ -88,6 +88,16 @@ def test_numbers_stand_for_their_text_in_a_category() -> None:
         np.testing.assert_array_equal(_encoded(c=values)[:, 2], [2, 0])
 
 
+def test_whole_numbers_are_one_category_with_and_without_a_fraction() -> None:
+    texts = np.array(["3", "3.0", "03", "3.00"], dtype=object)
+    np.testing.assert_array_equal(_encoded(c=texts)[:, 2], [2, 2, 0, 0])
+    of_floats = Column(name="c", type="categorical", categories=("3.0", "v1.0"))
+    rows = Schema((of_floats,)).encode({"c": np.array([3])}, takes_missing=True).rows
+    np.testing.assert_array_equal(rows, [[1]])
+    both = Column(name="c", type="categorical", categories=("3", "3.0"))
+    np.testing.assert_array_equal(Schema((both,)).encode({"c": texts}, takes_missing=True).rows[:2, 0], [1, 2])
+
+
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [

@@ -350,9 +350,9 @@ def test_bad_rows_become_empty_lines_and_the_others_stay(
 
 def test_a_file_of_nothing_but_bad_rows_is_answered(server: Serve, tmp_path: Path) -> None:
     file = written(tmp_path / "in.csv", {**mixed(250), "age": ["x"] * 250})
-    for command in ("score", "denoise", "embed"):
-        out = tmp_path / f"{command}.csv"
-        assert hourglass(server, command, file, "--bad-rows", "null", "--out", out) == 0
+    for command, *flags in (("score",), ("score", "--control-fdr"), ("denoise",), ("embed",)):
+        out = tmp_path / f"{command}{len(flags)}.csv"
+        assert hourglass(server, command, file, *flags, "--bad-rows", "null", "--out", out) == 0
         assert out.read_text().count("age: 'x' is not a number") == 250
 
 

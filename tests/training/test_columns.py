@@ -80,7 +80,9 @@ def test_a_column_of_words_is_categorical_the_commonest_first(
     assert found.missing["b"] == cells.count("") + cells.count("NA")
 
 
-@pytest.mark.parametrize("words", [("yes", "no"), ("TRUE", "False"), ("t", "f"), ("y", "n"), ("yes", "yes")])
+@pytest.mark.parametrize(
+    "words", [("yes", "no"), ("TRUE", "False"), ("t", "f"), ("y", "n"), ("yes", "yes"), ("TRUE", "0")]
+)
 def test_words_that_say_yes_or_no_are_boolean(words: tuple[str, str], inferred: Infer):
     assert only(inferred(a=[*words] * 9 + [None])) == Column(name="a", type="boolean")
 
@@ -143,6 +145,37 @@ def test_an_infinite_number_is_a_mistake_too(tmp_path: Path):
     file = open_rows(csv(tmp_path / "t.csv", a=[1, 2, "inf", 1e300] * 9, b=range(36)))
     with pytest.raises(FileError, match=r"line 4, column 'a': 'inf' is not a finite float32 number"):
         infer(file, ("a",), {"a": "numeric"})
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1.234,50", "12,5"],
+        ["1,234.50", "12.5"],
+        ["1 234", "12"],
+        ["1’234", "12"],
+        ["5 %", "7%"],
+        ["$12.50", "$3"],
+        ["inf", "-inf", "3"],
+        ["#DIV/0!", "1.5", "#N/A", "#REF!"],
+    ],
+)
+def test_what_is_meant_as_numbers_is_not_taken_for_categories(cells: list[str], inferred: Infer):
+    with pytest.raises(DataError, match=rf"row 0 .*, column 'a': '{re.escape(cells[0])}' is not a .*number"):
+        inferred(a=cells * 9)
+    assert only(inferred(a=cells * 9, types={"a": "categorical"})).type == "categorical"
+
+
+@pytest.mark.parametrize(
+    "cells", [["2024-01-31", "2024-02-01"], ["31.01.2024", "1.2.3"], ["-", "10.0.0.1"], ["v1", "1"]]
+)
+def test_what_has_digits_may_be_categories(cells: list[str], inferred: Infer):
+    assert set(only(inferred(a=cells * 9)).categories) == set(cells)
+
+
+def test_ids_of_a_small_file_are_refused_too(inferred: Infer):
+    with pytest.raises(DataError, match="nearly every row has another 'a'"):
+        inferred(a=[f"customer {i}" for i in range(20)])
 
 
 def test_ids_are_refused_with_the_hint(tmp_path: Path):
