@@ -80,7 +80,7 @@ class Series:
                 self._kept.appendleft(table.slice(count))
             count -= taken[-1].num_rows
         self._first_kept += sum(table.num_rows for table in taken)
-        columns = pa.concat_tables(taken).columns if taken else []
+        columns = pa.concat_tables([pa.schema(self.fields).empty_table(), *taken]).columns
         return [column.combine_chunks() for column in columns]
 
     def ends(self, starts: np.ndarray) -> list[pa.Array]:

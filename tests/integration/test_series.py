@@ -129,6 +129,14 @@ def test_timestamps_of_a_break_are_found(server: Serve, folder: Path, capsys: py
     assert windows[0] == windows[GAP] == windows[GAP - 1] == 1
 
 
+def test_one_window_is_answered(server: Serve, folder: Path) -> None:
+    pq.write_table(given(folder).slice(0, LENGTH), folder / "one.parquet")
+    for command in ("score", "denoise"):
+        assert ask(server, folder, command, "one.parquet", out="answer.parquet") == 0
+        answer = pq.read_table(folder / "answer.parquet")
+        assert answer["when"].to_pylist() == given(folder)["when"].to_pylist()[:LENGTH]
+
+
 def test_per_timestamp_is_what_the_windows_say(server: Serve, folder: Path) -> None:
     ask(server, folder, "score", "test.csv", "--per", "window", "--top-features", "1", out="windows.parquet")
     ask(server, folder, "score", "test.csv", out="rows.parquet")
