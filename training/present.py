@@ -80,7 +80,7 @@ class OfPresent(Score):
 
     def forward(self, rows: Tensor, answers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         score, feature_error = self._filled(rows, answers)
-        missing = row_means(row_sums(rows.isnan().float() * self.share).reshape(len(rows), -1))
+        missing = row_means(row_sums(rows.isnan().float() * self.share).reshape(rows.shape[0], -1))
         # Linear between the shares that were measured.
         steps = self.shares.diff()
         risen = ((missing[:, None] - self.shares[:-1]) / steps).clamp(0, 1)
