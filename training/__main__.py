@@ -288,7 +288,8 @@ def _progress() -> Progress:
 
     from training.progress import Progress
 
-    return Progress(Console(stderr=True))
+    # As above: names of columns and files may look like markup.
+    return Progress(Console(stderr=True, markup=False, highlight=False, emoji=False))
 
 
 def _print_folder(folder: Path) -> None:

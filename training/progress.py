@@ -48,7 +48,7 @@ class Progress:
     def share(self, what: str) -> Iterator[Callable[[float], None]]:
         """Gives the function to call with the share that is done, as often as one likes; gone when it is done."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeRemainingColumn(),
@@ -66,7 +66,7 @@ class Progress:
             yield lambda done: None
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -78,7 +78,7 @@ class Progress:
     @contextmanager
     def _on_terminal(self, run: Run) -> Iterator[Callable[[EpochRecord], None]]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("epochs · loss {task.fields[loss]} · {task.fields[speed]} rows/s · left"),

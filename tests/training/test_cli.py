@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from hourglass.contract import layout
-from training.__main__ import main
+from training.__main__ import _progress, main
 from training.config import FitConfig
 from training.progress import Progress
 from training.run import Run
@@ -228,3 +229,11 @@ def test_elsewhere_there_are_a_few_plain_lines(run: Run, capsys: pytest.CaptureF
             show(epoch(number))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [f"run {run.folder}", "epoch 3/3 · early-stop loss 12.35 · 54,321 rows/s"]
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]):
+    table = Table("column", "[red]holds")
+    table.add_row("[/bold]", ":smile:")
+    _progress().show(table)
+    shown = capsys.readouterr().err
+    assert all(text in shown for text in ("[red]holds", "[/bold]", ":smile:"))
