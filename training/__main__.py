@@ -76,7 +76,7 @@ def _add_fit(commands: _Commands) -> None:
         if field.annotation is bool:
             fit.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=field.description)
         elif name != "options":
-            default = "" if field.is_required() or field.default in (None, ()) else f" [{field.default}]"
+            default = "" if field.is_required() or field.default in (None, (), {}) else f" [{field.default}]"
             help_text = f"{_meaning(field)}{default}".replace("%", "%%")
             fit.add_argument(f"--{name.replace('_', '-')}", metavar=name.upper(), help=help_text)
     fit.add_argument("--option", action="append", metavar="KEY=VALUE", help="one of the variant's own settings")

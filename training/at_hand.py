@@ -51,6 +51,7 @@ def at_hand(trained: Trained, model: Graph, scores: np.ndarray) -> AtHand | None
     splits, most = trained.splits, most_rows(trained.dataset.rows[0].numel())
     learned = torch.cat([splits.train, splits.early_stop])
     learned = learned[drawn(len(learned), most)]
+    normals = trained.dataset.total or len(trained.dataset.rows)
     normal, odd = drawn(len(scores), most), drawn(len(excluded.rows), most)
 
     def scaled(rows: Tensor) -> np.ndarray:
@@ -66,6 +67,6 @@ def at_hand(trained: Trained, model: Graph, scores: np.ndarray) -> AtHand | None
             np.concatenate([scaled(splits.calibration[normal]), scaled(excluded.rows[odd])]),
             np.repeat([False, True], [len(normal), len(odd)]),
             # As in the file, where all rows but the excluded ones count as normal.
-            np.repeat([len(trained.dataset.rows) / len(normal), excluded.total / len(odd)], [len(normal), len(odd)]),
+            np.repeat([normals / len(normal), excluded.total / len(odd)], [len(normal), len(odd)]),
         ),
     )

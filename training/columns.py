@@ -137,15 +137,15 @@ class _Seen:
         if not self.asked and self._mostly_numbers:
             assert self.first_wrong
             raise DataError(
-                f"{self.first_wrong}; or, if the column holds categories, say so: [columns] {self.name} = "
-                '"categorical" in the TOML file'
+                f"{self.first_wrong}; or, if the column holds categories, say so: --columns {self.name}=categorical"
             )
         present, distinct = self.rows - self.no_texts, len(self.counts)
         nearly_all = distinct == present or (distinct > MOST_CATEGORIES and 2 * distinct > present)
         if distinct > _MOST_DISTINCT or (not self.asked and nearly_all):
             raise DataError(
                 f"{file.path}: nearly every row has another {self.name!r}: an id or free text is nothing to learn: "
-                f"--id {self.name} copies it to answers, --ignore {self.name} leaves it out"
+                f"--id {self.name} copies it to answers, --ignore {self.name} leaves it out, --time {self.name} says "
+                "that it is the time of a series"
             )
         least = max(2, _SELDOM * self.rows)
         known = [text for text, count in self.counts.items() if count >= least] or list(self.counts)

@@ -151,8 +151,11 @@ def open_source(source: str) -> RowFile:
 def counting_column(dataset: Dataset) -> str | None:
     """A column that only counts the rows, 0, 1, 2, … or 1, 2, 3, …: an index that a table was saved with."""
     counts = torch.arange(len(dataset.rows), dtype=torch.float32)
+    rows = dataset.rows
+    if dataset.starts is not None:  # the first of each window's
+        counts, rows = torch.from_numpy(dataset.starts - dataset.starts[0]).float(), rows[:, 0]
     for number, name in enumerate(dataset.columns or ()):
-        column = dataset.rows[:, number]
+        column = rows[:, number]
         if torch.equal(column - column[0], counts) and column[0] in (0, 1):
             return name
     return None
@@ -281,8 +284,8 @@ def _numbers(batch: Batch, schema: Schema | None, takes_missing: bool) -> np.nda
 
 
 def canonical(label: object) -> str:
-    """3, 3.0 and '3' are one label."""
-    text = str(label)
+    """3, 3.0, '3' and ' 3' are one label."""
+    text = str(label).strip()
     try:
         return repr(float(text))
     except ValueError:
@@ -293,7 +296,7 @@ def _shown(label: object) -> str:
     if label is None:
         return "without label"
     # Interned: of millions of rows with a few labels, a few texts are kept.
-    return sys.intern(f"{label:g}" if isinstance(label, float) else str(label))
+    return sys.intern(f"{label:g}" if isinstance(label, float) else str(label).strip())
 
 
 def _check(source: str, rows: np.ndarray, columns: tuple[str, ...] | None) -> None:

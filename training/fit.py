@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -31,6 +30,7 @@ from training.run import Run
 from training.scaling import Scaling
 from training.scoring import Score
 from training.trainer import EpochRecord, Training
+from training.windows import overlap
 
 CHECKPOINT_SECONDS = 5.0
 _WIDTH = 100  # of a line that people read
@@ -205,8 +205,10 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
     if (rate := false_alarm_rate(config.false_alarm_rate, rows)) > config.false_alarm_rate:
         asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
         progress.warn(f"{rows} calibration rows cannot promise {asked}: using the smallest they can, {rate:.3g}")
-    if dataset.window is not None:
-        _warn_of_overlap(dataset, rows, config.false_alarm_rate, progress)
+    if dataset.window is not None and dataset.starts is not None:
+        calibrating = dataset.starts[-rows:]
+        if overlaps := overlap(calibrating, dataset.window.length, config.false_alarm_rate):
+            progress.warn(f"{overlaps}: hourglass-train calibrate")
     if config.training_data == "mixed":
         progress.warn(
             "the calibration rows hold the same anomalies as the training rows: ask for a false-alarm rate of at least "
@@ -219,20 +221,6 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
         if loses := lost({method: values["auroc"] for method, values in found.methods.items()}):
             progress.warn(loses)
     return folder
-
-
-def _warn_of_overlap(dataset: Dataset, calibrated: int, rate: float, progress: Progress) -> None:
-    """calibrated: how many windows, the last ones, calibrate."""
-    assert dataset.window is not None
-    assert dataset.starts is not None
-    length = dataset.window.length
-    apart = len(np.unique(dataset.starts[-calibrated:] // length))
-    if apart * rate < 1:
-        progress.warn(
-            f"the calibration block is about {apart:,} windows long, and windows that overlap tell little more: there "
-            f"may be several times as many false alarms as asked; for {rate:g} calibrate with at least "
-            f"{round(length / rate):,} rows: hourglass-train calibrate"
-        )
 
 
 def learned(run: Run, checkpoint_file: Path, dataset: Dataset, splits: Splits) -> Trained:

@@ -21,6 +21,7 @@ from training.export import README, REPORT, upper_bounds
 from training.false_alarms import percent
 from training.progress import Progress
 from training.report import recalibration
+from training.windows import overlap
 
 
 def recalibrate(
@@ -40,6 +41,8 @@ def recalibrate(
     with progress.step("reading"):
         data = _normal(read(source, model.manifest, label, exclude), exclude, progress)
     _check_enough(data, rate)
+    if data.starts is not None and (overlaps := overlap(data.starts, model.manifest.row_shape[0], rate)):
+        progress.warn(overlaps)
     with progress.step("scoring"):
         answers = _answers(model, data)
     scores = answers[SCORE]

@@ -93,3 +93,16 @@ def blocks(starts: np.ndarray, length: int, shares: Sequence[float], source: str
 def _next(starts: np.ndarray, last: int, length: int) -> int:
     """The first window that begins `length` rows after the end of window `last`, or later."""
     return int(np.searchsorted(starts, starts[last] + 2 * length))
+
+
+def overlap(starts: np.ndarray, length: int, rate: float) -> str | None:
+    """A plain sentence when calibrating windows that begin at `starts`, int64 [w], are too few for a false-alarm rate,
+    counted without their overlap; None when they are enough."""
+    apart = len(np.unique(starts // length))
+    if apart * rate >= 1:
+        return None
+    return (
+        f"the calibration block is about {apart:,} windows long, and windows that overlap tell little more: there may "
+        f"be several times as many false alarms as asked; for {rate:g} calibrate with at least "
+        f"{round(length / rate):,} rows"
+    )

@@ -231,3 +231,21 @@ def test_copies_are_counted():
     rows = np.array([[1, 2], [3, 4], [1, 2], [1, 2]], dtype=np.float32)
     assert data.copies(Dataset.of("x", rows, None)) == 0.5
     assert data.copies(Dataset.of("x", rows[:2], None)) == 0
+
+
+def test_labels_are_what_they_say_not_the_spaces_around_them(config: Config, tmp_path: Path):
+    lines = [f"{i}, {i * i % 7}, {'>50K' if i % 3 else '<=50K'}" for i in range(60)]
+    (tmp_path / "adult.csv").write_text("\n".join(lines))
+    found = data.load(config(data=str(tmp_path / "adult.csv"), label="c2", exclude_label=">50K"))
+    assert found.labels == ("<=50K",) * 20
+    assert found.excluded
+    assert found.excluded.total == 40
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_an_index_among_the_channels_of_windows_is_noticed(config: Config, tmp_path: Path, stride: int):
+    rows = np.stack([np.arange(400), np.sin(np.arange(400) / 7)], axis=1).astype(np.float32)
+    write_csv(tmp_path / "t.csv", rows, "n,wave\n")
+    dataset = data.load(config(data=str(tmp_path / "t.csv"), window=8, stride=stride))
+    assert dataset.columns
+    assert data.counting_column(dataset) == dataset.columns[0]

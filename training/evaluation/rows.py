@@ -161,7 +161,7 @@ def _labels(source: str, column: str, cells: Sequence[Any]) -> Labels:
     for row, cell in enumerate(cells):
         if cell is None or cell != cell or not str(cell).strip():
             raise DataError(f"{source}, row {row} (the first is 0): no {column}: fill it in or remove the row")
-    values, numbers = np.unique([str(cell) for cell in cells], return_inverse=True)
+    values, numbers = np.unique([str(cell).strip() for cell in cells], return_inverse=True)
     return Labels(column, tuple(values.tolist()), numbers.astype(np.int64))
 
 
