@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 from hourglass.contract.calibration import Calibration
@@ -21,7 +22,8 @@ def render(config: FitConfig, manifest: Manifest, served: Served) -> str:
     provenance = manifest.provenance
     rows, autoencoder = provenance.rows, served.autoencoder
     splits = "random splits" if manifest.window is None else "blocks in order of time, with a window between them"
-    excluded = f"; rows with {config.label} in {', '.join(config.exclude_label)} left out" * bool(config.exclude_label)
+    left_out = _given(f"{config.label} in {', '.join(config.exclude_label)}")
+    excluded = f"; rows with {left_out} left out" * bool(config.exclude_label)
     facts = {**provenance.config["options"], **autoencoder.facts()}
     options = "".join(f"\n| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None)
     metrics = "".join(f"\n| {name} | {value:.6g} |" for name, value in provenance.metrics.items())
@@ -114,7 +116,9 @@ def _columns(manifest: Manifest) -> str:
     schema = manifest.row_schema
     if schema is None or schema.is_numeric:
         return ""
-    rows = "".join(f"\n| {_cell(c.name)} | {c.type} | {_cell(_some(c.categories))} |" for c in schema.columns)
+    rows = "".join(
+        f"\n| {_cell(_given(c.name))} | {c.type} | {_cell(_given(_some(c.categories)))} |" for c in schema.columns
+    )
     return f"""
 ## Columns
 A category's code is its place in `manifest.json`, from 1 on; 0 is every other category, and NaN a missing cell.
@@ -189,6 +193,11 @@ run in any ONNX runtime; scaling is inside. `manifest.json` has the rest, and go
 def _cell(value: object) -> str:
     """A bar would end the cell of a table."""
     return str(value).replace("|", "\\|")
+
+
+def _given(text: str) -> str:
+    """What comes from the data, on one line, and no HTML whatever it looks like."""
+    return " ".join(html.escape(text, quote=False).split())
 
 
 def _scaling(served: Served) -> str:

@@ -55,7 +55,7 @@ def resume(path: Path, training: Training) -> None:
         training.generator.set_state(tensors["random.training"])
         torch.set_rng_state(tensors["random.torch"])
     except (RuntimeError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: does not fit this run's model: {str(error).splitlines()[0]}") from None
+        raise RunError(f"{path}: does not fit this run's model: {str(error).splitlines()[-1].strip()}") from None
     training.best_weights = _under("best", tensors)
     training.epoch = state["epoch"]
     training.best_epoch = state["best_epoch"]
@@ -68,7 +68,7 @@ def load_best(path: Path, model: Autoencoder) -> int:
     try:
         model.load_state_dict(_under("best", tensors))
     except RuntimeError as error:
-        raise RunError(f"{path}: does not fit this run's model: {str(error).splitlines()[0]}") from None
+        raise RunError(f"{path}: does not fit this run's model: {str(error).splitlines()[-1].strip()}") from None
     return state["best_epoch"]
 
 

@@ -28,6 +28,7 @@ from sklearn.datasets import load_digits
 import training.export
 import training.fit
 from hourglass.contract.manifest import Manifest
+from hourglass.contract.schema import Column, Schema
 from tests.training.browser import Browser
 from tests.training.conftest import SMALL
 from training import card
@@ -237,6 +238,15 @@ def test_no_examples_is_a_flag_a_key_and_said_in_the_card(reports: dict[str, Rep
     assert cards[False] == (reports["table"].folder / "README.md").read_text()
     assert "`report.html` has the pictures: some rows of the data are shown in it." in cards[False]
     assert "`report.html` has the pictures: no row of the data is shown in it." in cards[True]
+
+
+def test_names_are_no_html_in_the_card(reports: dict[str, Reported]):
+    trained, manifest = reports["table"].trained, reports["table"].manifest
+    config = trained.config.model_copy(update={"label": "<i>", "exclude_label": ("\n# x",)})
+    assert "; rows with &lt;i&gt; in # x left out;" in card.render(config, manifest, trained.served)
+    column = Column(name="a|<b>\n", type="categorical", categories=("<script>", "&"))
+    text = card._columns(manifest.model_copy(update={"row_schema": Schema((column,))}))
+    assert text.endswith("\n| a\\|&lt;b&gt; | categorical | &lt;script&gt;, &amp; |\n")
 
 
 @pytest.mark.parametrize("name", NAMES)
