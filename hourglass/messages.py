@@ -24,6 +24,7 @@ _DTYPES = {
     pb.DATA_TYPE_BOOL: np.dtype("?"),
     pb.DATA_TYPE_INT32: np.dtype("<i4"),
 }
+_NUMBER = Column(name="number")  # of rows without columns
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class ModelInfo:
         if self.window is not None:
             return tuple(f"{name}[{row}]" for row in range(self.window.length) for name in self.columns)
         return self.columns or tuple(",".join(map(str, index)) for index in np.ndindex(self.row_shape))
+
+    def column_of(self, feature: int) -> Column:
+        """What the number of a row holds that stands there, row-major."""
+        return self.schema[feature % len(self.schema)] if self.schema else _NUMBER
 
     @classmethod
     def decode(cls, message: pb.ModelInfo) -> Self:
@@ -164,7 +169,8 @@ class TopFeatures:
     """The features with the largest part in each row's score, the largest first; [n, k] each.
 
     feature: int32, where it stands in the row, row-major. share: float32, its share in the score, in [0, 1]. observed,
-    expected: float32, what the row and the reconstruction have there, in the units of the training data.
+    expected: float32, what the row and the reconstruction have there, in the units of the training data; codes where a
+    column is categorical, NaN where a cell is missing: see `cells`.
     """
 
     feature: np.ndarray
@@ -176,6 +182,19 @@ class TopFeatures:
         """str [n, k]: the features' names, as in ModelInfo.feature_names."""
         names: np.ndarray = np.array(model.feature_names)[self.feature]
         return names
+
+    def cells(self, model: ModelInfo) -> tuple[np.ndarray, np.ndarray]:
+        """observed and expected as people read them, object [n, k] of str each: '7.1', 'Hungary', 'unknown', 'true',
+        'missing'."""
+
+        def texts(values: np.ndarray) -> np.ndarray:
+            found = [
+                model.column_of(feature).cell(value, str)
+                for feature, value in zip(self.feature.ravel().tolist(), values.ravel(), strict=True)
+            ]
+            return np.array(found, dtype=object).reshape(values.shape)
+
+        return texts(self.observed), texts(self.expected)
 
     @classmethod
     def decode(cls, answer: pb.TopFeatures, rows: int) -> Self:

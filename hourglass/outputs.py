@@ -27,7 +27,7 @@ from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions
 
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
-_NAME_WIDTH = 24
+_NAME_WIDTH, _CELL_WIDTH = 24, 14
 _LABELS = ("row", "id")
 _SCORE_COLUMNS = pa.schema(
     [
@@ -87,8 +87,8 @@ class Output(ABC, Generic[A]):
 class _Feature(NamedTuple):
     name: str
     share: float
-    observed: float
-    expected: float
+    observed: str
+    expected: str
 
 
 class _Row(NamedTuple):
@@ -105,7 +105,8 @@ class _Row(NamedTuple):
 class ScoreOutput(Output[Scores]):
     """score, p_value, is_anomaly, reconstruction_error, clipped, and four columns for each of the top features.
 
-    Of models that take missing cells, or have categories, also how many cells are missing, or unknown categories.
+    Of models that take missing cells, or have categories, also how many cells are missing, or unknown categories; and
+    where not all columns are numeric, observed and expected are texts.
 
     With feature_errors the numbers are each feature's part in the score. With control_fdr is_anomaly is only known when
     all rows are there: until then arrays have it wrong, and `complete` puts it right.
@@ -124,6 +125,8 @@ class ScoreOutput(Output[Scores]):
     ) -> None:
         """names: of the features, row-major."""
         super().__init__(model)
+        self._info = model
+        self._as_text = not Schema(model.schema).is_numeric
         self._verdict: dict[str, Any] = {"false_alarm_rate": false_alarm_rate, "threshold": threshold}
         self._explanation: dict[str, Any] = {
             "top_features": min(top_features, len(names)),
@@ -145,8 +148,9 @@ class ScoreOutput(Output[Scores]):
     def _feature_columns(self) -> Iterator[tuple[str, pa.DataType]]:
         for i in range(1, self._explanation["top_features"] + 1):
             yield f"top{i}_feature", pa.string()
-            for what in ("share", "observed", "expected"):
-                yield f"top{i}_{what}", pa.float32()
+            yield f"top{i}_share", pa.float32()
+            for what in ("observed", "expected"):
+                yield f"top{i}_{what}", pa.string() if self._as_text else pa.float32()
 
     def rows_per_message(self, client: Client) -> int:
         return client.rows_per_message(self._model.name, self._model.version, **self._explanation)
@@ -161,9 +165,10 @@ class ScoreOutput(Output[Scores]):
     def arrays(self, answer: Scores, taken: Taken | None) -> list[pa.Array]:
         arrays = [pa.array(getattr(answer, column.name)) for column in self._columns]
         if (top := answer.top_features) is not None:
+            cells = top.cells(self._info) if self._as_text else (top.observed, top.expected)
             for i in range(top.feature.shape[1]):
                 arrays.append(self._names.take(pa.array(top.feature[:, i])))
-                arrays += [pa.array(values[:, i]) for values in (top.share, top.observed, top.expected)]
+                arrays += [pa.array(values[:, i]) for values in (top.share, *cells)]
         return arrays
 
     def complete(self, table: pa.Table) -> pa.Table:
@@ -196,10 +201,11 @@ class ScoreOutput(Output[Scores]):
         if (top := answer.top_features) is None:
             return []
         columns = (top.feature[row], top.share[row], top.observed[row], top.expected[row])
-        return [
-            _Feature(self._names[feature].as_py(), *numbers)
-            for feature, *numbers in zip(*(column.tolist() for column in columns), strict=True)
-        ]
+        features = []
+        for feature, share, *values in zip(*(column.tolist() for column in columns), strict=True):
+            observed, expected = (self._info.column_of(feature).cell(value, "{:.4g}".format) for value in values)
+            features.append(_Feature(self._names[feature].as_py(), share, observed, expected))
+        return features
 
     @cached_property
     def _largest_discovery(self) -> float:
@@ -248,7 +254,8 @@ class ScoreOutput(Output[Scores]):
             verdict = "anomaly" if called else "normal"
             cells = [f"{-row.minus_row}", row.row_id, f"{row.score:.6g}", f"{row.p_value:.4g}", verdict]
             features = [
-                (_shortened(f.name), f"{f.share:.0%}", f"{f.observed:.4g}", f"{f.expected:.4g}") for f in row.features
+                (_shortened(f.name), f"{f.share:.0%}", *(_shortened(c, _CELL_WIDTH) for c in (f.observed, f.expected)))
+                for f in row.features
             ]
             table.add_row(*cells, *("\n".join(lines) for lines in zip(*features, strict=True)))
         console.print(_without_empty_ids(table))
@@ -400,8 +407,8 @@ def _shown(cell: object) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
+def _shortened(text: str, width: int = _NAME_WIDTH) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _without_empty_ids(table: Table) -> Table:

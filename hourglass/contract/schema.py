@@ -8,8 +8,9 @@ know. What becomes of the codes (one-hot, scaling) is inside the model's graphs.
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -79,6 +80,20 @@ class Column(BaseModel):
     def width(self) -> int:
         """How many numbers the column has once it is expanded: one for each category and one for the unknown."""
         return 1 + len(self.categories)
+
+    def cell(self, value: float, number: Callable[[float], str]) -> str:
+        """What a row has in this column, as people read it: 'Hungary', 'unknown', 'true', 'missing'.
+
+        number: how numbers are written.
+        """
+        if math.isnan(value):
+            return "missing"
+        if self.type == "numeric":
+            return number(value)
+        if self.type == "boolean":
+            return "true" if value > 0.5 else "false"
+        code = round(min(max(value, UNKNOWN), len(self.categories)))
+        return "unknown" if code == UNKNOWN else self.categories[code - 1]
 
 
 @dataclass(frozen=True)

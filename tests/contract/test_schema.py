@@ -155,6 +155,23 @@ def test_numbers_that_are_no_codes_are_named(row: list[float], why: str) -> None
     assert MIXED.check(np.array([[5.5, math.nan, math.nan]], np.float32)) is None
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        (0, 7.1, "7.10"),
+        (1, 0, "false"),
+        (1, 0.9, "true"),
+        (2, 1, "red"),
+        (2, 1.6, "3"),
+        (2, 9, "3"),
+        (2, 0, "unknown"),
+        *((column, math.nan, "missing") for column in range(3)),
+    ],
+)
+def test_a_cell_is_shown_as_people_read_it(column: int, value: float, shown: str) -> None:
+    assert MIXED.columns[column].cell(value, "{:.2f}".format) == shown
+
+
 def test_unknown_categories_are_counted() -> None:
     rows = np.array([[0, 0, 0], [0, 0, 1], [0, 0, math.nan]], np.float32)
     assert MIXED.unknown(rows).tolist() == [1, 0, 0]

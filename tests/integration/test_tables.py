@@ -307,6 +307,37 @@ def test_a_file_is_scored_as_its_rows(
     assert f"{unknown} of 250 rows have categories that the model does not know" in capsys.readouterr().out
 
 
+def test_what_is_wrong_with_a_row_is_told_in_its_own_words(
+    server: Serve, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"age": [1.5, None], "colour": ["green", "blue"], "ok": [True, None], "flow": [0.25, 2.0]}
+    own = [
+        {"age": "1.5", "colour": "green", "ok": "true", "flow": "0.25"},
+        {"age": "missing", "colour": "unknown", "ok": "missing", "flow": "2.0"},
+    ]
+    tops = client.score("filling", columns, top_features=4).top_features
+    assert tops is not None
+    assert tops.observed.dtype == np.float32
+    observed, expected = tops.cells(client.model("filling"))
+    names = tops.names(client.model("filling"))
+    assert [dict(zip(*row, strict=True)) for row in zip(names, observed, strict=True)] == own
+    assert set(expected[names == "colour"]) <= {"red", "green", "3", "unknown"}
+    assert set(expected[names == "ok"]) <= {"true", "false"}
+
+    file, out = written(tmp_path / "in.csv", columns), tmp_path / "out.csv"
+    assert hourglass(server, "score", file, "--top-features", 4, "--out", out) == 0
+    as_text = pa.csv.ConvertOptions(column_types={f"top{i}_observed": pa.string() for i in range(1, 5)})
+    table = pa.csv.read_csv(out, convert_options=as_text)
+    for i in range(4):
+        assert table[f"top{i + 1}_feature"].to_pylist() == names[:, i].tolist()
+        assert table[f"top{i + 1}_observed"].to_pylist() == observed[:, i].tolist()
+    capsys.readouterr()
+    assert hourglass(server, "score", file, "--top-features", 4) == 0
+    shown = capsys.readouterr().out
+    for name, seen in (*own[0].items(), *own[1].items()):
+        assert re.search(rf"\b{name} +\d+% +{seen.removesuffix('.0')} +\S+ +\n", shown)
+
+
 def spoil(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[int, str]]:
     """The same with bad rows, and why they are."""
     ages = columns["age"].astype(object)

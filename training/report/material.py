@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ import torch
 from torch import Generator, Tensor
 
 from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FEATURE_ERROR, SCORE, Manifest
-from hourglass.contract.schema import UNKNOWN
 from training.detection import calibrated_mixed
 from training.likelihoods import standard_normal_kl
 from training.report.axis import number
@@ -67,14 +65,7 @@ class Material:
         """A table's cell as people read it."""
         schema = self.trained.dataset.schema
         assert schema
-        if math.isnan(value):
-            return "missing"
-        what = schema.columns[column]
-        if what.type == "numeric":
-            return number(value)
-        if what.type == "boolean":
-            return "true" if value > 0.5 else "false"
-        return what.categories[int(value) - 1] if value > UNKNOWN else "unknown"
+        return schema.columns[column].cell(value, number)
 
     @property
     def shows_rows(self) -> bool:
