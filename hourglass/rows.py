@@ -107,6 +107,7 @@ class TableRows:
 
 
 Rows = ArrayRows | TableRows
+_NUMBER = (numbers.Real, Decimal, np.bool_)
 # How a column's numbers travel: those that fit none of these are rounded to FLOAT64.
 _NUMBERS = {
     "b1": (pb.DATA_TYPE_BOOL, "?"),
@@ -133,13 +134,14 @@ def of(rows: Any, wanted: Collection[str] | None = None) -> Rows:
         return TableRows(columns)
     array = np.asarray(rows)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"rows are an array of real numbers, or named columns, not an array of {array.dtype}")
+        raise TypeError(f"rows are an array of real numbers, or named columns, {_why_no_array(array)}")
     return ArrayRows(array)
 
 
 def of_model(rows: Any, model: pb.ModelInfo) -> Rows:
     """As `of`, of named columns those that the model takes. Raises HourglassError where one of these is not there."""
-    schema = Schema(tuple(map(column, model.schema)))
+    # Of windows there are no named columns: the server says what to send instead.
+    schema = Schema(() if model.HasField("window") else tuple(map(column, model.schema)))
     if hasattr(rows, "keys") and schema.columns:
         try:
             schema.check_names(list(rows.keys()))
@@ -152,6 +154,14 @@ def of_model(rows: Any, model: pb.ModelInfo) -> Rows:
 def column(message: pb.ColumnSchema) -> Column:
     # Of a server that is newer: a type that is not known here is refused by name.
     return Column(name=message.name, type=message.type, categories=tuple(message.categories))
+
+
+def _why_no_array(array: np.ndarray) -> str:
+    if array.dtype.kind == "O" and any(hasattr(cell, "keys") for cell in array.flat):
+        return "not rows as dicts: turn them into columns, {name: [values]}"
+    if array.dtype.kind == "O" and any(cell is None for cell in array.flat):
+        return "and None is no number: in an array a missing one is float('nan')"
+    return f"not an array of {array.dtype}"
 
 
 def _cells(name: object, values: Any) -> np.ndarray:
@@ -167,10 +177,21 @@ def _cells(name: object, values: Any) -> np.ndarray:
     kinds = {type(cell) for cell in cells if cell is not None}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return np.array([cell or "" for cell in cells], dtype=object)
-    if all(issubclass(kind, numbers.Real | Decimal | np.bool_) for kind in kinds):
+    if all(issubclass(kind, _NUMBER) for kind in kinds):
         return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
-    shown = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise TypeError(f"column {name!r} holds {shown}: numbers, or texts, and None are what it may hold")
+    raise TypeError(_why_no_column(name, cells))
+
+
+def _why_no_column(name: object, cells: list[Any]) -> str:
+    present = [(row, cell) for row, cell in enumerate(cells) if cell is not None]
+    _, first = present[0]
+    kind = str if isinstance(first, str) else _NUMBER
+    row, cell = next((row, cell) for row, cell in present if not isinstance(cell, kind))
+    after = "" if cell is first else f" after {type(first).__name__}"
+    return (
+        f"row {row}, column {name!r}: {type(cell).__name__}{after}: convert the whole column to numbers, or to texts, "
+        "with None where a cell is missing"
+    )
 
 
 def _is_missing(cell: object) -> bool:

@@ -78,9 +78,13 @@ def select(file: RowFile, model: ModelInfo, id_column: str | None) -> Selection:
     if missing and _named(model.columns) and _named(columns):
         raise no_such_column(file.path, missing[0], columns)
     if len(columns) != math.prod(shape):
+        taken = (
+            f"the model {name!r} takes" if model.columns else f"the model {name!r}, fitted without column names, takes"
+        )
+        nameless = "" if _named(columns) else " without names to go by"
         raise FileError(
-            f"{file.path}: {len(columns)} columns without names to go by, but the model {name!r} takes "
-            f"{_shown(shape)}: leave the others out of the file (one may be the --id)"
+            f"{file.path}: {len(columns)} columns{nameless}, but {taken} {_shown(shape)}: leave the others out of the "
+            "file (one may be the --id)"
         )
     types = model.schema or [Column(name=name) for name in columns]
     named = tuple(kind.model_copy(update={"name": name}) for kind, name in zip(types, columns, strict=True))

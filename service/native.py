@@ -11,6 +11,7 @@ import numpy as np
 
 from hourglass.contract.drift import Drift, Sketch
 from hourglass.contract.manifest import CLIPPED, FEATURE_ERROR, RECONSTRUCTION, RECONSTRUCTION_ERROR, SCORE
+from hourglass.contract.schema import listed
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
 from service import explanation, table, tensors, verdicts
@@ -117,8 +118,12 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
                 takes_missing=manifest.takes_missing,
             )
         if manifest.row_schema is None or manifest.window is not None:
+            shape = ", ".join(map(str, manifest.row_shape))
+            of_windows = manifest.row_schema and f": windows of the channels {listed(manifest.row_schema.names)}"
             raise InvalidInput(
-                f"the rows of {model.name!r} have no columns: set `tensor`", reason="NO_SCHEMA", field="table"
+                f"{model.name!r} takes no named columns but an array (`tensor`) [n, {shape}]{of_windows or ''}",
+                reason="NO_SCHEMA",
+                field="table",
             )
         return table.decode(request.table, manifest.row_schema, most, takes_missing=manifest.takes_missing)
 

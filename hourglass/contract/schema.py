@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -28,7 +28,7 @@ TRUE, FALSE = frozenset({"true", "yes", "t", "y"}), frozenset({"false", "no", "f
 _FLAGS = {**dict.fromkeys((*TRUE, "1", "1.0"), 1.0), **dict.fromkeys((*FALSE, "0", "0.0"), 0.0), "": np.nan}
 # What becomes of a column of whole numbers in a file depends on its holes: 3, or 3.0.
 _WHOLE = re.compile(r"-?\d+(\.0)?", re.ASCII)
-_SHOWN = 40
+_SHOWN, _LISTED = 40, 8
 # A request may name any number of columns: the nearest name is looked for among so many.
 _MOST_NAMES = 1000
 
@@ -173,7 +173,8 @@ class Schema:
         """Raises SchemaError for the first column that is not among the names."""
         for name in self.names:
             if name not in names:
-                raise SchemaError(f"no column {name!r}{_nearest(name, names)}", name, missing=True)
+                hint = _nearest(name, names) or f"; the model takes {listed(self.names)}"
+                raise SchemaError(f"no column {name!r}{hint}", name, missing=True)
 
     def check(self, rows: np.ndarray) -> Problem | None:
         """The first cell of rows, float32 [n, ..., columns] without infinities, that is no code of its column."""
@@ -226,7 +227,10 @@ class Schema:
         elif kind == "number":
             numbers = _from_numbers(column, cells)
         else:
-            raise SchemaError(f"column {column.name!r} is {column.type}, and {kind}s came", column.name)
+            wanted = "texts" if column.type == "categorical" else "numbers, NaN where one is missing"
+            raise SchemaError(
+                f"column {column.name!r} is {column.type}, and {kind}s came: convert them to {wanted}", column.name
+            )
         return numbers.astype(np.float32), np.flatnonzero(np.isinf(numbers))
 
 
@@ -264,9 +268,17 @@ def _from_numbers(column: Column, cells: np.ndarray) -> np.ndarray:
     return np.array(codes, dtype=np.float64)[where]
 
 
+def listed(names: Sequence[str]) -> str:
+    """As many names as a message has room for."""
+    return ", ".join(map(_shortened, names[:_LISTED])) + (f", … ({len(names)} in all)" if len(names) > _LISTED else "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
 def _why(column: Column, cell: object) -> str:
-    shown = repr(cell) if isinstance(cell, str) else str(cell)
-    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+    shown = _shortened(repr(cell) if isinstance(cell, str) else str(cell))
     if column.type == "boolean":
         return f"{shown} is neither true nor false"
     return f"{shown} is not a finite float32 number"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hourglass.contract.schema import listed
 from hourglass.files.cells import is_missing, numbers, value_of, why_no_number
 
 _ARRAYS = (".parquet", ".npy", ".npz")
@@ -52,13 +53,8 @@ def kind_of(path: Path) -> str:
 def no_such_column(path: Path, name: str, have: Sequence[str]) -> FileError:
     """The error for a column that is not there, with the nearest name that is."""
     nearest = difflib.get_close_matches(name, have, 1)
-    hint = f": did you mean {nearest[0]!r}?" if nearest else f"; it has {_listed(have)}"
+    hint = f": did you mean {nearest[0]!r}?" if nearest else f"; it has {listed(have) or 'none with a name'}"
     return FileError(f"{path}: no column {name!r}{hint}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8]) or "none with a name"
-    return shown + (f", … ({len(names)} in all)" if len(names) > 8 else "")
 
 
 def positional(count: int) -> tuple[str, ...]:

@@ -126,8 +126,8 @@ def test_each_bad_row_has_its_first_bad_cell() -> None:
     ("table", "column", "message"),
     [
         ({"ok": np.zeros(1), "c": np.zeros(1), "xx": np.zeros(1)}, "x", r"no column 'x': did you mean 'xx'\?"),
-        ({"ok": np.zeros(1), "c": np.zeros(1)}, "x", "no column 'x'$"),
-        ({"x": np.array(["1"]), "ok": np.zeros(1), "c": np.zeros(1)}, "x", "'x' is numeric, and texts came"),
+        ({"ok": np.zeros(1), "c": np.zeros(1)}, "x", "no column 'x'; the model takes x, ok, c$"),
+        ({"x": np.array(["1"]), "ok": np.zeros(1), "c": np.zeros(1)}, "x", "'x' is numeric, and texts came: convert"),
         ({"x": np.zeros(1, "M8[s]"), "ok": np.zeros(1), "c": np.zeros(1)}, "x", "is numeric, and datetime64"),
     ],
 )

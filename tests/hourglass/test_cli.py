@@ -227,6 +227,12 @@ def test_columns_without_names_go_by_position(start: START, tmp_path: Path, rows
     assert labelled.read_text().startswith('"y","score"')
 
 
+def test_a_model_without_names_says_so(start: START, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hourglass(start(row_shape=(4,)), "score", table) == 2
+    expected = "in.csv: 6 columns, but the model 'm', fitted without column names, takes 4 columns: leave the others"
+    assert expected in error_of(capsys)
+
+
 def test_a_model_without_names_takes_the_columns_left_beside_the_id(start: START, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("w,x,key,y,z\n1,2,k,3,4\n")
@@ -336,7 +342,7 @@ def test_the_server_comes_from_the_environment(
     [
         ("a,b,c\n1,2,3\n", [], "no column 'd'; it has a, b, c"),
         ("a,b,c,dd\n1,2,3,4\n", [], "no column 'd': did you mean 'dd'"),
-        ("1,2,3\n", [], "3 columns without names to go by, but the model 'm' takes 4 columns"),
+        ("1,2,3\n", [], "3 columns without names to go by, but the model 'm' takes 4 columns: leave"),
         ("a,b,c,d\n1,2,3,x\n", [], "in.csv, line 2, column 'd': 'x' is not a number"),
         ("a,b,c,d\n1,2,3,4\n1,2,3\n", [], "in.csv, line 3: 3 cells, but 4 columns"),
         ("", [], "in.csv: the file is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -85,6 +86,33 @@ def test_cells_travel_as_what_they_are(cells: Any, sent: tuple[Any, list[Any]]) 
     kind, expected = sent
     assert [None if cell != cell else cell for cell in values(column)] == expected
     assert (column.numbers.data_type if column.WhichOneof("values") == "numbers" else None) == kind
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["warm", None, 1], "row 2, column 'c': int after str: convert the whole column to numbers, or to texts"),
+        ([None, 1, 2.5, "cold"], "row 3, column 'c': str after int"),
+        ([1, date(2026, 1, 1)], "row 1, column 'c': date after int"),
+        ([date(2026, 1, 1)], "row 0, column 'c': date: convert"),
+    ],
+)
+def test_a_column_of_several_kinds_is_refused_naming_the_row(cells: list[Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        rows.of({"c": cells})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([{"a": 1.0}, {"a": 2.0}], r"not rows as dicts: turn them into columns, \{name: \[values\]\}"),
+        ([[1.0, None], [2.0, 3.0]], r"None is no number: in an array a missing one is float\('nan'\)"),
+        ([["a"], ["b"]], "not an array of <U1"),
+    ],
+)
+def test_what_is_no_array_is_told_what_to_become(given: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        rows.of(given)
 
 
 class Frame:

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import csv
 from rich.console import Console
 
-from hourglass import Client
+from hourglass import Client, HourglassError
 from hourglass.cli import run
 from hourglass.contract import layout
 from hourglass.contract.manifest import MODEL, Window
@@ -171,6 +171,10 @@ def test_windows_as_arrays_are_answered_too(server: Serve, folder: Path) -> None
             model = client.model(name)
             assert model.window == Window(length=LENGTH, stride=STRIDE, step_seconds=60.0)
             assert client.score(name, np.zeros((3, LENGTH, 2))).score.shape == (3,)
+        for columns in ({"flow": [1.0], "heat": [2.0]}, {"flow": np.zeros((3, LENGTH))}):
+            with pytest.raises(HourglassError, match=r"\[n, 16, 2\]: windows of the channels flow, heat$") as refused:
+                client.score("pump", columns)
+            assert refused.value.reason == "NO_SCHEMA"
 
 
 @pytest.mark.parametrize(

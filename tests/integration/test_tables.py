@@ -255,13 +255,14 @@ def test_the_client_takes_columns_by_name(client: Client) -> None:
     ("changed", "model", "error", "message"),
     [
         ({"age": None, "aged": [1.0, 2.0]}, "filling", "MISSING_COLUMN", "no column 'age': did you mean 'aged'"),
+        ({"age": None}, "filling", "MISSING_COLUMN", "no column 'age'; the model takes age, colour, ok, flow$"),
         ({"age": [1.0]}, "filling", ValueError, "columns of different lengths: 'age' has 1, "),
-        ({"age": [1.0, "x"]}, "filling", TypeError, "column 'age' holds float, str: numbers, or texts"),
+        ({"age": [1.0, "x"]}, "filling", TypeError, "row 1, column 'age': str after float: convert the whole column"),
         ({"age": [[1.0], [2.0]]}, "filling", TypeError, r"column 'age' has the shape \[2, 1\]"),
         ({"age": np.zeros(2, "M8[s]")}, "filling", TypeError, "column 'age' is an array of datetime64"),
-        ({"age": ["1", "2"]}, "filling", "BAD_COLUMN", "'age' is numeric, and texts came"),
+        ({"age": ["1", "2"]}, "filling", "BAD_COLUMN", "'age' is numeric, and texts came: convert them to numbers"),
         ({"age": [1.0, None]}, "refusing", "BAD_CELL", "row 1, column 'age': the cell is missing"),
-        ({}, "plain", "NO_SCHEMA", "no columns"),
+        ({}, "plain", "NO_SCHEMA", r"'plain' takes no named columns but an array \(`tensor`\) \[n, 4\]$"),
     ],
 )
 def test_columns_that_will_not_do_are_refused(
