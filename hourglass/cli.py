@@ -81,7 +81,9 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _models(client: Client, _: argparse.Namespace) -> None:
-    table = Table("model", "version", "variant", "row", "embedding", "space id", "device", "created")
+    table = Table()
+    for header in ("model", "version", "variant", "row", "embedding", "space id", "device", "created"):
+        table.add_column(header, overflow="fold")
     models = client.models()
     for info in models:
         table.add_row(
@@ -94,7 +96,10 @@ def _models(client: Client, _: argparse.Namespace) -> None:
             info.device,
             info.created[:10],
         )
-    _console().print(table if models else "no model is loaded")
+    console = _console()
+    if console.width < _WIDTH:
+        table.columns = table.columns[:6]  # device and day give way to names, which are never cut
+    console.print(table if models else "no model is loaded")
 
 
 def _rows(client: Client, args: argparse.Namespace) -> None:
@@ -225,7 +230,7 @@ def _deliver(
         for answer, taken in answers:
             write(answer, taken)
             if answer is not None:
-                ids = None if taken is None or args.id is None else taken.batch.column(args.id).filter(taken.good)
+                ids = [] if taken is None or args.id is None else [taken.batch.column(args.id).filter(taken.good)]
                 output.see(answer, taken, ids)
             if taken is not None and taken.problems:
                 first_bad = first_bad or refused(taken.batch, taken.problems[0])

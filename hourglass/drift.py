@@ -66,6 +66,8 @@ def show(console: Console, model: ModelInfo, sketch: Sketch, drift: Drift, whose
             f"{drift.mean_p_value:.3f}, about 0.5 without drift; numbers clipped {drift.clipped:.2%}, before "
             f"{drift.clipped_before:.2%}"
         )
+    else:
+        console.print("score: none of these rows was scored, so it is not compared")
     console.print(_verdict(model, sketch, drift, whose))
 
 

@@ -28,7 +28,6 @@ from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
 _NAME_WIDTH, _CELL_WIDTH = 24, 14
-_LABELS = ("row", "id")
 _SCORE_COLUMNS = pa.schema(
     [
         ("score", pa.float32()),
@@ -50,6 +49,8 @@ class Output(ABC, Generic[A]):
 
     schema: pa.Schema
     row_shape: tuple[int, ...]
+    ends: tuple[str, str] | None = None
+    """Of windows of a file's rows: what their first and their last are known by, such as "first time"."""
 
     def __init__(self, model: ModelInfo) -> None:
         self._model = model.model
@@ -72,8 +73,21 @@ class Output(ABC, Generic[A]):
         """The table's columns."""
 
     @abstractmethod
-    def see(self, answer: A, taken: Taken | None, ids: pa.Array | None) -> None:
-        """Takes note of an answer; ids: of its rows."""
+    def see(self, answer: A, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
+        """Takes note of an answer; ids: of its rows, where there are; of windows, of both ends."""
+
+    @property
+    def _what(self) -> str:
+        return "windows" if self.ends else "rows"
+
+    @property
+    def _headers(self) -> tuple[str, str]:
+        """Of `_labels`."""
+        return self.ends or ("row", "id")
+
+    def _labels(self, place: int, ids: Sequence[pa.Array], i: int) -> tuple[str, ...]:
+        names: tuple[str, ...] = tuple(str(value_of(column, i)) for column in ids) or ("",)
+        return names if self.ends else (f"{place}", *names)
 
     def _places(self, count: int, taken: Taken | None) -> np.ndarray:
         """Where an answer's rows stand in the whole: int [n]."""
@@ -98,7 +112,7 @@ class _Row(NamedTuple):
     minus_row: int
     p_value: float
     is_anomaly: bool
-    row_id: str
+    labels: tuple[str, ...]
     features: list[_Feature]
 
 
@@ -176,7 +190,7 @@ class ScoreOutput(Output[Scores]):
         called = pc.less_equal(table["p_value"], self._largest_discovery)
         return table.set_column(table.schema.get_field_index("is_anomaly"), "is_anomaly", called)
 
-    def see(self, answer: Scores, taken: Taken | None, ids: pa.Array | None) -> None:
+    def see(self, answer: Scores, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
         places = self._places(len(answer.score), taken)
         for i in np.argsort(-answer.score, kind="stable")[:_TOP].tolist():
             row = _Row(
@@ -184,7 +198,7 @@ class ScoreOutput(Output[Scores]):
                 minus_row=-int(places[i]),
                 p_value=float(answer.p_value[i]),
                 is_anomaly=bool(answer.is_anomaly[i]),
-                row_id="" if ids is None else str(value_of(ids, i)),
+                labels=self._labels(int(places[i]), ids, i),
                 features=self._features(answer, i),
             )
             (heapq.heappush if len(self._top) < _TOP else heapq.heappushpop)(self._top, row)
@@ -226,10 +240,10 @@ class ScoreOutput(Output[Scores]):
             bound = self._largest_discovery
             anomalies = sum(count for p_value, count in self._p_values.items() if p_value <= bound)
             why = f"p-value <= {bound:.4g}, false discovery rate {self._rate:g}" if anomalies else self._why_none()
-        console.print(f"{model}: {anomalies:,} of {self._rows:,} rows are anomalies ({why})")
+        console.print(f"{model}: {anomalies:,} of {self._rows:,} {self._what} are anomalies ({why})")
         if self._clipped_rows:
-            rows_of = f"{self._clipped_rows:,} of {self._rows:,} rows"
-            console.print(f"in {rows_of} the model clipped numbers far beyond the training data")
+            clipped = f"{self._clipped_rows:,} of {self._rows:,} {self._what}"
+            console.print(f"in {clipped} the model clipped numbers far beyond the training data")
         if self._unknown_rows:
             console.print(f"{self._unknown_rows:,} of {self._rows:,} rows have categories that the model does not know")
 
@@ -242,8 +256,8 @@ class ScoreOutput(Output[Scores]):
         )
 
     def _show_rows(self, console: Console) -> None:
-        title = "the most anomalous rows (the first is 0)"
-        table = Table(*_LABELS, "score", "p-value", "verdict", title=title)
+        title = f"the most anomalous {self._what}" + " (the first is 0)" * (self.ends is None)
+        table = Table(*self._headers, "score", "p-value", "verdict", title=title)
         if self._explanation["top_features"]:
             # Without lines between columns, names have room.
             table.box, table.collapse_padding = box.SIMPLE_HEAD, True
@@ -252,7 +266,7 @@ class ScoreOutput(Output[Scores]):
         for row in sorted(self._top, reverse=True):
             called = row.p_value <= self._largest_discovery if self.control_fdr else row.is_anomaly
             verdict = "anomaly" if called else "normal"
-            cells = [f"{-row.minus_row}", row.row_id, f"{row.score:.6g}", f"{row.p_value:.4g}", verdict]
+            cells = [*row.labels, f"{row.score:.6g}", f"{row.p_value:.4g}", verdict]
             features = [
                 (_shortened(f.name), f"{f.share:.0%}", *(_shortened(c, _CELL_WIDTH) for c in (f.observed, f.expected)))
                 for f in row.features
@@ -268,7 +282,7 @@ class _ValuesOutput(Output[A]):
         super().__init__(model)
         self.row_shape = row_shape
         self.schema = pa.schema(columns)
-        self._first: list[tuple[int, str, list[str]]] = []
+        self._first: list[tuple[tuple[str, ...], list[str]]] = []
 
     def numbers(self, answer: Any, taken: Taken | None) -> np.ndarray:
         values: np.ndarray = answer.values
@@ -278,21 +292,22 @@ class _ValuesOutput(Output[A]):
         values = self.numbers(answer, taken)
         return [pa.array(column) for column in np.ascontiguousarray(values.reshape(len(values), -1).T)]
 
-    def see(self, answer: A, taken: Taken | None, ids: pa.Array | None) -> None:
+    def see(self, answer: A, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
         places = self._places(len(self.numbers(answer, taken)), taken)
         more = min(len(places), _FIRST_ROWS - len(self._first))
         columns = self.arrays(answer, taken)[:_FIRST_NUMBERS] if more else []
         for i in range(more):
-            row_id = "" if ids is None else str(value_of(ids, i))
-            self._first.append((int(places[i]), row_id, [_shown(column[i].as_py()) for column in columns]))
+            labels = self._labels(int(places[i]), ids, i)
+            self._first.append((labels, [_shown(column[i].as_py()) for column in columns]))
         self._rows += len(places)
 
     def show(self, console: Console, rows: bool) -> None:
         if rows:
             more = len(self.schema) - _FIRST_NUMBERS
-            table = Table(*_LABELS, f"numbers{f' (and {more:,} more)' if more > 0 else ''}", title="the first rows")
-            for row, row_id, cells in self._first:
-                table.add_row(f"{row}", row_id, "  ".join(cells))
+            numbers = f"numbers{f' (and {more:,} more)' if more > 0 else ''}"
+            table = Table(*self._headers, numbers, title=f"the first {self._what}")
+            for labels, cells in self._first:
+                table.add_row(*labels, "  ".join(cells))
             console.print(_without_empty_ids(table))
         shape = "×".join(f"{size:,}" for size in (self._rows, *self.row_shape))
         console.print(
@@ -366,7 +381,7 @@ class FillOutput(DenoiseOutput):
                 arrays.append(pa.array(numbers))
         return arrays
 
-    def see(self, answer: Reconstructions, taken: Taken | None, ids: pa.Array | None) -> None:
+    def see(self, answer: Reconstructions, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
         assert taken is not None
         self._filled += int(np.isnan(taken.rows[taken.good]).sum())
         super().see(answer, taken, ids)
@@ -394,7 +409,7 @@ class GenerateOutput(_RowsOutput[Generated]):
         model = self._model
         return client.generate_batches(model.name, self._asked, seed=self._seed, version=model.version)
 
-    def see(self, answer: Generated, taken: Taken | None, ids: pa.Array | None) -> None:
+    def see(self, answer: Generated, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
         self._seed = answer.seed if self._seed is None else self._seed
         super().see(answer, taken, ids)
 

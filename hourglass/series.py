@@ -104,6 +104,12 @@ class Series:
             pa.field(f"{end}_{field.name}", field.type) for field in self.fields for end in ("first", "last")
         ]
 
+    @property
+    def end_names(self) -> tuple[str, str]:
+        """What people know a window's ends by: their times, or what else is copied first; else the rows' numbers."""
+        name = self._keep[0] if self._keep else "row"
+        return f"first {name}", f"last {name}"
+
     def findings(self) -> list[str]:
         """What somebody who trusts the answers should know of the file's times."""
         return [] if self._timeline is None else self._timeline.findings()
@@ -157,6 +163,7 @@ class PerWindow(Output[Any]):
         self._inner, self._series = inner, series
         self.row_shape = inner.row_shape
         self.schema = pa.schema([*series.end_fields, *inner.schema])
+        inner.ends = series.end_names
         self._ends: list[pa.Array] = []
 
     def rows_per_message(self, client: Client) -> int:
@@ -173,9 +180,8 @@ class PerWindow(Output[Any]):
     def arrays(self, answer: Any, taken: Taken | None) -> list[pa.Array]:
         return [*self._ends, *self._inner.arrays(answer, None)]
 
-    def see(self, answer: Any, taken: Taken | None, ids: pa.Array | None) -> None:
-        # Windows are known by where they begin.
-        self._inner.see(answer, None, self._ends[0] if len(self._ends) == 2 else self._ends[2])
+    def see(self, answer: Any, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
+        self._inner.see(answer, None, self._ends[2:4] or self._ends[:2])
 
     def show(self, console: Console, rows: bool) -> None:
         self._inner.show(console, rows)
@@ -244,7 +250,7 @@ class RowScoreOutput(_PerRow):
         found = [pa.array(values, mask=unknown) for values in (answer.score, answer.p_value, answer.is_anomaly)]
         return [*self._columns, *found, pa.array(answer.windows, pa.int32())]
 
-    def see(self, answer: RowScores, taken: Taken | None, ids: pa.Array | None) -> None:
+    def see(self, answer: RowScores, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
         self._stretches.see(answer, self._columns[0] if self._columns else None)
 
     def show(self, console: Console, rows: bool) -> None:
@@ -282,7 +288,7 @@ class RowDenoiseOutput(_PerRow):
     def arrays(self, answer: np.ndarray, taken: Taken | None) -> list[pa.Array]:
         return [*self._columns, *(pa.array(column, from_pandas=True) for column in np.ascontiguousarray(answer.T))]
 
-    def see(self, answer: np.ndarray, taken: Taken | None, ids: pa.Array | None) -> None:
+    def see(self, answer: np.ndarray, taken: Taken | None, ids: Sequence[pa.Array]) -> None:
         self._rows += len(answer)
 
     def show(self, console: Console, rows: bool) -> None:
@@ -336,7 +342,11 @@ class Stretches:
         self._close()
 
     def table(self) -> Table:
-        table = Table("from", "to", "rows", "highest score", "lowest p-value", title="the most anomalous stretches")
+        table = Table(
+            *("from", "to", "rows", "highest score", "lowest p-value"),
+            title="the most anomalous stretches",
+            caption="a row's score is the mean of its windows', and it is an anomaly when at least half of them are",
+        )
         for stretch in sorted(self._top, reverse=True):
             table.add_row(
                 stretch.begins, stretch.ends, f"{stretch.rows:,}", f"{stretch.score:.6g}", f"{stretch.p_value:.4g}"

@@ -318,6 +318,19 @@ def test_models_is_a_table_of_a_hundred_columns(start: START, capsys: pytest.Cap
     assert all(any(word in line for line in lines) for word in ("basic", "28×28", "0123456789abcdef", "2026-01-01"))
 
 
+@pytest.mark.parametrize("width", [80, 50])
+def test_models_are_whole_in_a_narrow_terminal(
+    start: START, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(["models", "--server", start(row_shape=(28, 28)).address]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert "".join(row[5] for row in rows) == "0123456789abcdef"
+    assert (len(rows) == 1) == (width == 80)
+
+
 def test_a_terminal_of_ascii_is_no_trouble(start: START) -> None:
     command = [sys.executable, "-m", "hourglass", "models", "--server", start(row_shape=(28, 28)).address]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

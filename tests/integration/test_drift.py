@@ -201,7 +201,10 @@ def test_without_a_file_it_is_the_servers_traffic(
     assert drift(server, "--model", "plant") == 0
     assert "no rows to compare yet" in capsys.readouterr().out
     with Client(server.address) as client:
+        client.embed("still", rows())
         client.score("plant", rows() + 2)
+    assert drift(server, "--model", "still") == 0
+    assert "score: none of these rows was scored, so it is not compared" in capsys.readouterr().out
     assert drift(server, "--model", "plant") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert re.search(r"plant version 1: \d+ of the rows that came to the server last drift: 20 of 20 features", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -113,6 +114,9 @@ def test_timestamps_of_a_break_are_found(server: Serve, folder: Path, capsys: py
     assert ask(server, folder, "score", "test.csv", out="scores.csv") == 0
     said = capsys.readouterr()
     assert "timestamps are anomalies" in said.out
+    assert ask(server, folder, "score", "test.csv") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "score is the mean of its windows', and it is an anomaly when at least half of them are" in shown
     assert "there is 1 gap of more than 2 min, the longest of 3.02 h" in said.err
     table = csv.read_csv(folder / "scores.csv")
     assert table.column_names == ["when", "score", "p_value", "is_anomaly", "windows"]
@@ -152,6 +156,22 @@ def test_per_timestamp_is_what_the_windows_say(server: Serve, folder: Path) -> N
         assert rows["score"][row].as_py() == pytest.approx(windows["score"].to_numpy()[covering].mean(), rel=1e-5)
         called = windows["is_anomaly"].to_numpy(zero_copy_only=False)[covering]
         assert rows["is_anomaly"][row].as_py() == (called.mean() >= 0.5)
+
+
+def test_windows_are_shown_from_when_to_when(server: Serve, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(server, folder, "score", "test.csv", "--per", "window", out="windows.parquet")
+    windows = pq.read_table(folder / "windows.parquet")
+    worst = int(np.argmax(windows["score"].to_numpy()))
+    ends = [str(windows[name][worst].as_py()) for name in ("first_when", "last_when")]
+    capsys.readouterr()
+    for command in (("score", "test.csv", "--per", "window"), ("embed", "test.csv")):
+        assert ask(server, folder, *command) == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"first when +│ last when ", shown.replace("┃", "│"))
+        assert f"the {'first' if command[0] == 'embed' else 'most anomalous'} windows" in shown
+        if command[0] == "score":
+            assert re.search(" +│ ".join(ends), shown)
+            assert f"of {len(windows)} windows are anomalies" in shown
 
 
 def test_denoise_answers_timestamps_and_embed_windows(server: Serve, folder: Path) -> None:
