@@ -85,7 +85,7 @@ class LiveModel:
         if self.manifest.drift is None:
             raise Unsupported(
                 f"version {self.version} of {self.name!r} says nothing of how its calibration rows are distributed: "
-                "export it anew, or calibrate it",
+                "hourglass-train calibrate gives it one",
                 reason="NO_SKETCH",
             )
         return self.manifest.drift
