@@ -135,9 +135,7 @@ def test_a_typo_among_numbers_names_its_line_and_the_other_reading(tmp_path: Pat
     cells = [str(i / 7) for i in range(N)]
     cells[41] = "1.O"
     file = open_rows(csv(tmp_path / "t.csv", a=cells, b=range(N)))
-    with pytest.raises(
-        DataError, match=r"t\.csv, line 43, column 'a': '1\.O' is not.*--columns a=categorical"
-    ):
+    with pytest.raises(DataError, match=r"t\.csv, line 43, column 'a': '1\.O' is not.*--columns a=categorical"):
         infer(file, file.columns, {})
     with pytest.raises(FileError, match=r"line 43, column 'a': '1\.O' is not a number: correct it"):
         infer(file, file.columns, {"a": "numeric"})
