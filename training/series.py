@@ -111,8 +111,11 @@ def windows(
     most = min(cut.most or MOST_WINDOWS, _MOST_NUMBERS // (cut.length * len(schema.columns)))
     starts = series.starts(cut.length, cut.stride or learned_stride(series, cut.length, most))
     if not len(starts):
-        pieces = f" in {len(series.pieces):,} pieces between gaps" if len(series.pieces) > 1 else ""
-        raise DataError(f"{file.path}: {len(series.rows):,} rows{pieces} are less than a window of {cut.length}")
+        pieces, hint = "", ""
+        if len(series.pieces) > 1:
+            pieces = f" in {len(series.pieces):,} pieces between gaps"
+            hint = f": --ignore {cut.time} in place of --time takes them to follow one another without gaps"
+        raise DataError(f"{file.path}: {len(series.rows):,} rows{pieces} are less than a window of {cut.length}{hint}")
     return WindowFile(
         file.path,
         None,

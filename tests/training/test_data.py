@@ -249,3 +249,13 @@ def test_an_index_among_the_channels_of_windows_is_noticed(config: Config, tmp_p
     dataset = data.load(config(data=str(tmp_path / "t.csv"), window=8, stride=stride))
     assert dataset.columns
     assert data.counting_column(dataset) == dataset.columns[0]
+
+
+def test_a_series_of_nothing_but_gaps_is_told_how_it_can_be_read(config: Config, tmp_path: Path):
+    at = np.cumsum(np.tile([40, 40, 40, 400], 100))
+    rows = np.stack([at, np.sin(np.arange(400) / 7)], axis=1)
+    write_csv(tmp_path / "t.csv", rows, "at,wave\n")
+    settings = {"data": str(tmp_path / "t.csv"), "window": 16}
+    with pytest.raises(DataError, match=r"in 101 pieces between gaps.*--ignore at in place of --time"):
+        data.load(config(**settings, time="at"))
+    assert len(data.load(config(**settings, ignore="at")).rows)

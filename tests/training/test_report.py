@@ -318,8 +318,9 @@ def test_rows_are_explained_by_share_observed_and_expected(reports: dict[str, Re
     assert {label for label, _ in firsts} == {"leak", "<worn>"}
     shown = sorted([*best, *others], reverse=True)
     assert shown != scores[::-1][:6].tolist()
-    assert explained["Anomalies that stand out"][::5] == [number(score) for score in shown]
-    assert explained["Anomalies that pass"][::5] == [number(score) for score in scores[:6]]
+    assert explained["Anomalies that stand out"][1::6] == [number(score) for score in shown]
+    assert set(explained["Anomalies that stand out"][::6]) == {"leak", "&lt;worn&gt;"}
+    assert explained["Anomalies that pass"][1::6] == [number(score) for score in scores[:6]]
     private = reported.without_examples()
     assert "Single rows explained" not in private
     assert "Anomalies at hand" in private

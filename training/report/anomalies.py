@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -182,7 +182,8 @@ def worst(material: Material) -> Section | None:
             ),
         ):
             answers = {name: answer[chosen] for name, answer in found.answers.items()}
-            figures.append(_rows(material, title, rows[chosen], answers, caption))
+            labels = [found.excluded.labels[row] for row in chosen.tolist()]
+            figures.append(_rows(material, title, rows[chosen], answers, caption, labels))
     text = "What single rows score, and why: " + (
         "where the score comes from, pixel by pixel."
         if material.columns is None
@@ -211,8 +212,18 @@ def _standing_out(material: Material, found: AtHand, most: int) -> np.ndarray:
     return chosen
 
 
-def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str, np.ndarray], caption: str) -> Figure:
-    """rows: float32 [n, *row_shape] in input units; answers: of model.onnx to them."""
+def _rows(
+    material: Material,
+    title: str,
+    rows: np.ndarray,
+    answers: Mapping[str, np.ndarray],
+    caption: str,
+    labels: Sequence[str] = (),
+) -> Figure:
+    """rows: float32 [n, *row_shape] in input units; answers: of model.onnx to them; labels: of each, if they have one.
+
+    A table's labels are shown.
+    """
     if material.columns is None:
         return _images(material, title, rows, answers, caption)
     if material.windowed:
@@ -231,8 +242,10 @@ def _rows(material: Material, title: str, rows: np.ndarray, answers: Mapping[str
             for j in np.argsort(-share, kind="stable")[:_FEATURES]
         ]
         cells.append((number(score), f"{p_value:.2g}", *reasons))
-    ranks = ("first", "second", "third")[: min(_FEATURES, len(material.columns))]
-    return Figure(title, table(("score", "p-value", *ranks), cells), caption, wide=True)
+    headers = ("score", "p-value", *("first", "second", "third")[: min(_FEATURES, len(material.columns))])
+    if labels:
+        headers, cells = ("label", *headers), [(label, *row) for label, row in zip(labels, cells, strict=True)]
+    return Figure(title, table(headers, cells), caption, wide=True)
 
 
 def _images(
