@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/hourglass/v1/autoencoder.proto
 
-.PHONY: demo test check proto bench bench-anomaly bench-tables bench-series bench-drift bench-streaming gpu-smoke clean
+.PHONY: demo test check proto bench bench-peers bench-memory bench-training bench-anomaly bench-tables bench-series bench-drift bench-streaming gpu-smoke clean
 
 # One environment for every target, made when there is none or when pyproject.toml changed.
 $(READY): pyproject.toml Makefile
@@ -38,7 +38,16 @@ proto: $(READY)
 	$(call stubs,.)
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.serving
+
+bench-peers: $(READY)
+	$(BIN)/python -m benchmarks.serving --peers
+
+bench-memory: $(READY)
+	$(BIN)/python -m benchmarks.serving.memory
+
+bench-training: $(READY)
+	$(BIN)/python -m benchmarks.training
 
 # One thread for everybody: what is compared is work, not how well it is spread.
 bench-anomaly: $(READY)

@@ -74,7 +74,9 @@ class Model:
         command = [sys.executable, "-m", "training", "fit", "--data", str(rows), "--name", name]
         subprocess.run([*command, *settings, *score, *folders], check=True, stdout=subprocess.DEVNULL)
         artefact = layout.read(folder / "exported", name, 1, tuple(GRAPHS))
-        return cls(network, artefact, open_model(artefact, "cpu", 1))
+        return cls(
+            network, artefact, {file: proven.session for file, proven in open_model(artefact, "cpu", 1, 1024).items()}
+        )
 
     def tracker(self, calibration: np.ndarray) -> Tracker:
         """Of this model as if it had been calibrated on these rows."""
@@ -128,7 +130,7 @@ def _times(model: Model, call: str, rows: int) -> tuple[float, float]:
         answer = model.answer(request, call)
         ran = time.perf_counter()
         for _ in range(together):
-            tracker.observe(request, answer if SCORE in answer else None)
+            tracker.observe(request, answer)
         batches.append(ran - started)
         trackings.append((time.perf_counter() - ran) / together)
     return statistics.median(batches), statistics.median(trackings)

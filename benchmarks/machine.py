@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 
@@ -11,6 +13,10 @@ def processor() -> str:
     with Path("/proc/cpuinfo").open(encoding="utf-8") as stream:
         names = [line.split(":", 1)[1].strip() for line in stream if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    return {package: metadata.version(package) for package in packages}
 
 
 def commit() -> str:

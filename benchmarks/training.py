@@ -26,7 +26,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import commit, processor, versions
 from benchmarks.peers import REQUIREMENTS, Peer
+from service.session import available_cores
 from training import data
 from training.config import FitConfig
 from training.data import Dataset
@@ -78,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--peers", action="store_true", help="against pythae and PyOD too; installs them once")
     parsed = parser.parse_args(arguments)
+    installed = ", ".join(" ".join(item) for item in versions(("torch", "numpy")).items())
+    Console(width=100).print(f"{processor()}, {available_cores()} cores, {installed}, commit {commit()}")
     return max([_compare(recipe, parsed.data, parsed.repetitions, parsed.peers) for recipe in RECIPES])
 
 

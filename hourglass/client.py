@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 
 from hourglass import steps
+from hourglass.coalescing import Coalescer
 from hourglass.connection import Connection
 from hourglass.errors import HourglassError, from_rpc
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
@@ -245,10 +246,15 @@ class Client(_Base):
 class AsyncClient(_Base):
     """The asyncio client, made and used inside one running loop. An asynchronous context manager.
 
-    Every method is `Client`'s, awaited.
+    Every method is `Client`'s, awaited. Many tasks may each ask for a row: calls of `embed`, `denoise` and `score` that
+    wait at the same time share messages (`hourglass.coalescing`).
     """
 
     _library = grpc.aio
+
+    def __init__(self, server: str, **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._coalescer = Coalescer(self._only, self._limits)
 
     async def models(self) -> list[ModelInfo]:
         return await self._only(steps.list_models())
@@ -262,11 +268,10 @@ class AsyncClient(_Base):
     async def embed(
         self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False
     ) -> Embeddings:
-        plan = steps.array(steps.EMBED, self._limits, model, rows, version, with_stddev=with_stddev)
-        return await self._only(plan)
+        return await self._coalescer.ask(steps.EMBED, model, rows, version, with_stddev=with_stddev)
 
     async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
-        return await self._only(steps.array(steps.DENOISE, self._limits, model, rows, version))
+        return await self._coalescer.ask(steps.DENOISE, model, rows, version)
 
     async def score(
         self,
@@ -280,18 +285,15 @@ class AsyncClient(_Base):
         top_features: int = 0,
         feature_errors: bool = False,
     ) -> Scores:
-        plan = steps.score(
-            self._limits,
-            model,
-            rows,
-            version,
-            false_alarm_rate=false_alarm_rate,
-            threshold=threshold,
-            control_fdr=control_fdr,
-            top_features=top_features,
-            feature_errors=feature_errors,
-        )
-        return await self._only(plan)
+        options: dict[str, Any] = {
+            "false_alarm_rate": false_alarm_rate,
+            "threshold": threshold,
+            "top_features": top_features,
+            "feature_errors": feature_errors,
+        }
+        if control_fdr:  # verdicts that depend on the other rows of the call
+            return await self._only(steps.score(self._limits, model, rows, version, control_fdr=True, **options))
+        return await self._coalescer.ask(steps.SCORE, model, rows, version, **options)
 
     async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
         plan = steps.array(steps.DECODE, self._limits, model, embeddings, version)

@@ -29,13 +29,16 @@ class HourglassError(Exception):
         row: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(code, reason, message, field, row, retry_after)  # what copies are made of
         self.code = code
         self.reason = reason
         self.message = message
         self.field = field
         self.row = row
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def from_rpc(error: grpc.RpcError, server: str, timeout: float, first_row: int) -> HourglassError:

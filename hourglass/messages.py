@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate, repeat
 from typing import Any, Self
 
 import grpc
@@ -108,8 +110,28 @@ class ModelInfo:
         )
 
 
+class _Parted:
+    """An answer to several rows: a dataclass whose arrays are [n, ...]."""
+
+    def split(self, counts: Sequence[int]) -> list[Self]:
+        """The reverse of `join`: the answer to the first counts[0] rows, to the next counts[1], ..."""
+        if len(counts) == 1:
+            return [self]
+        ends = list(accumulate(counts))
+        slices = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+
+        def parts(value: Any) -> Iterable[Any]:
+            if isinstance(value, np.ndarray):
+                # Copies: one that is kept does not keep the others.
+                return [value[part].copy() for part in slices]
+            return value.split(counts) if isinstance(value, _Parted) else repeat(value, len(slices))
+
+        # The class's fields are in the order of its arguments.
+        return [type(self)(*values) for values in zip(*map(parts, vars(self).values()), strict=True)]
+
+
 @dataclass(frozen=True)
-class _Values:
+class _Values(_Parted):
     values: np.ndarray
     model: ModelVersion
 
@@ -165,7 +187,7 @@ class Generated(_Rows):
 
 
 @dataclass(frozen=True)
-class TopFeatures:
+class TopFeatures(_Parted):
     """The features with the largest part in each row's score, the largest first; [n, k] each.
 
     feature: int32, where it stands in the row, row-major. share: float32, its share in the score, in [0, 1]. observed,
@@ -211,7 +233,7 @@ class TopFeatures:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(_Parted):
     """Of each row.
 
     score: float32 [n], higher is more anomalous. p_value: float32 [n], in (0, 1]. is_anomaly: bool [n], score >
@@ -332,7 +354,7 @@ def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _array(message: pb.Tensor, rows: int) -> np.ndarray:
     dtype = _DTYPES.get(message.data_type)
     shape, data = tuple(message.shape), message.data  # read once: each look copies the bytes
-    if dtype is None or shape[:1] != (rows,) or len(data) != dtype.itemsize * int(np.prod(shape)):
+    if dtype is None or shape[:1] != (rows,) or len(data) != dtype.itemsize * math.prod(shape):
         raise _bad_answer(f"not an array of {rows} rows: {list(shape)}")
     return np.frombuffer(bytearray(data), dtype=dtype).reshape(shape)  # the caller's own, to write into as well
 

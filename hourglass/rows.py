@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -33,18 +33,6 @@ class Room:
     rows: int
     bytes: int
 
-    @classmethod
-    def of(cls, answer: pb.GetModelResponse, options: Mapping[str, Any]) -> Self:
-        """By GetModel. options: of the request."""
-        features = math.prod(answer.model.row_shape)
-        row = features * 4
-        of_embed = answer.model.embedding_size * 4 * (1 + bool(options.get("with_stddev")))
-        top = min(options.get("top_features", 0), features)
-        # score, p_value, is_anomaly, reconstruction_error, clipped, missing, unknown
-        of_score = 4 + 4 + 1 + 4 + 4 + 4 + 4 + top * 4 * 4 + row * bool(options.get("feature_errors"))
-        room = min(answer.limits.max_message_bytes, _MESSAGE_BYTES) - _ENVELOPE_BYTES
-        return cls(max(1, min(answer.limits.max_rows, room // max(row, of_embed, of_score))), room)
-
 
 @dataclass(frozen=True)
 class ArrayRows:
@@ -54,6 +42,15 @@ class ArrayRows:
 
     def __len__(self) -> int:
         return len(self.array) if self.array.ndim else 0
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal where rows can be joined."""
+        return self.array.shape[1:]
+
+    def copy(self) -> ArrayRows:
+        """As they are now, whatever the caller writes into the array from now on."""
+        return ArrayRows(self.array.copy())
 
     def pieces(self, room: Room) -> list[ArrayRows]:
         """In order, each of a message; one at least, so that the server judges what has no rows."""
@@ -75,6 +72,15 @@ class TableRows:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    @property
+    def kind(self) -> Hashable:
+        """As ArrayRows.kind: the same columns in the same order, each of one dtype."""
+        return tuple((name, values.dtype) for name, values in self.columns.items())
+
+    def copy(self) -> TableRows:
+        """As ArrayRows.copy."""
+        return TableRows({name: values.copy() for name, values in self.columns.items()})
 
     def pieces(self, room: Room) -> list[TableRows]:
         """As ArrayRows.pieces."""
@@ -138,17 +144,68 @@ def of(rows: Any, wanted: Collection[str] | None = None) -> Rows:
     return ArrayRows(array)
 
 
-def of_model(rows: Any, model: pb.ModelInfo) -> Rows:
-    """As `of`, of named columns those that the model takes. Raises HourglassError where one of these is not there."""
-    # Of windows there are no named columns: the server says what to send instead.
-    schema = Schema(() if model.HasField("window") else tuple(map(column, model.schema)))
-    if hasattr(rows, "keys") and schema.columns:
-        try:
-            schema.check_names(list(rows.keys()))
-        except SchemaError as error:
-            field = f"table.columns.{error.column}"
-            raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
-    return of(rows, schema.names)
+@dataclass(frozen=True)
+class Terms:
+    """What a model takes on its server. schema: without columns where rows have no names."""
+
+    row_shape: tuple[int, ...]
+    embedding_size: int
+    schema: Schema
+    max_rows: int
+    max_message_bytes: int
+
+    @classmethod
+    def of(cls, answer: pb.GetModelResponse) -> Self:
+        model, limits = answer.model, answer.limits
+        # Of windows there are no named columns: the server says what to send instead.
+        schema = Schema(() if model.HasField("window") else tuple(map(column, model.schema)))
+        return cls(tuple(model.row_shape), model.embedding_size, schema, limits.max_rows, limits.max_message_bytes)
+
+    def room(self, options: Mapping[str, Any]) -> Room:
+        """options: of the request."""
+        features = math.prod(self.row_shape)
+        row = features * 4
+        of_embed = self.embedding_size * 4 * (1 + bool(options.get("with_stddev")))
+        top = min(options.get("top_features", 0), features)
+        # score, p_value, is_anomaly, reconstruction_error, clipped, missing, unknown
+        of_score = 4 + 4 + 1 + 4 + 4 + 4 + 4 + top * 4 * 4 + row * bool(options.get("feature_errors"))
+        room = min(self.max_message_bytes, _MESSAGE_BYTES) - _ENVELOPE_BYTES
+        return Room(max(1, min(self.max_rows, room // max(row, of_embed, of_score))), room)
+
+    def rows(self, rows: Any) -> Rows:
+        """As `of`, of named columns those that the model takes; Rows as they are. Raises HourglassError where one of
+        these is not there."""
+        if isinstance(rows, Rows):
+            return rows
+        if hasattr(rows, "keys") and self.schema.columns:
+            try:
+                self.schema.check_names(list(rows.keys()))
+            except SchemaError as error:
+                field = f"table.columns.{error.column}"
+                raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
+        return of(rows, self.schema.names)
+
+
+def count(rows: Any) -> int:
+    """How many rows these are, by a look that converts nothing; 0 where only a conversion tells."""
+    if hasattr(rows, "keys") and hasattr(rows, "__getitem__"):
+        rows = next((rows[name] for name in rows.keys()), ())  # noqa: SIM118 - DataFrames have keys
+    try:
+        return len(rows)
+    except TypeError:
+        return 0
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """Rows of one kind, one after the other; arrays as they travel, as float32."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = [part.array for part in parts if isinstance(part, ArrayRows)]
+    if arrays:
+        with np.errstate(over="ignore"):
+            return ArrayRows(np.concatenate(arrays, dtype="<f4", casting="unsafe"))
+    tables = [part.columns for part in parts if isinstance(part, TableRows)]
+    return TableRows({name: np.concatenate([columns[name] for columns in tables]) for name in tables[0]})
 
 
 def column(message: pb.ColumnSchema) -> Column:

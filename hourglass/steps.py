@@ -18,7 +18,7 @@ import grpc
 from hourglass import messages
 from hourglass.errors import HourglassError
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
-from hourglass.rows import ArrayRows, Room, Rows, of_model
+from hourglass.rows import ArrayRows, Rows, Terms
 from hourglass.rows import of as rows_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
@@ -28,12 +28,12 @@ _WINDOW = 4
 # being updated some have it and others do not.
 _TRIES = 8
 
-_NOT_FOUND, _QUEUE_FULL = "MODEL_NOT_FOUND", "QUEUE_FULL"
+_NOT_FOUND, _QUEUE_FULL, MISSING_COLUMN = "MODEL_NOT_FOUND", "QUEUE_FULL", "MISSING_COLUMN"
 # What rows get that were split for limits or a model which are no more.
-_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", "MISSING_COLUMN")
+_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", MISSING_COLUMN)
 
 
-class _Answer(Protocol):
+class Answer(Protocol):
     @property
     def model(self) -> messages.ModelVersion: ...
 
@@ -43,9 +43,11 @@ class _Answer(Protocol):
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self: ...
 
+    def split(self, counts: Sequence[int]) -> list[Self]: ...
+
 
 T = TypeVar("T")
-A = TypeVar("A", bound=_Answer)
+A = TypeVar("A", bound=Answer)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Give(Generic[T]):
 
 
 # What GetModel answered, by name and version.
-Limits = MutableMapping[tuple[str, int | None], pb.GetModelResponse]
+Limits = MutableMapping[tuple[str, int | None], Terms]
 Part = Generator[Ask | Start | Wait | Pause, Any, T]  # of a plan: hands nothing out, and has a result
 Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
@@ -189,10 +191,10 @@ def array(
     for last in (False, True):
         learned = key in limits
         if not learned:
-            limits[key] = yield from _look_up(model, version)
-        room = Room.of(limits[key], options)
+            limits[key] = Terms.of((yield from _look_up(model, version)))
+        terms = limits[key]
         try:
-            pieces = of_model(rows, limits[key].model).pieces(room)
+            pieces = terms.rows(rows).pieces(terms.room(options))
             answers = yield from _gather(call(method, model, pieces, version, **options))
         except HourglassError as error:
             too_long = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
@@ -202,9 +204,19 @@ def array(
                 limits.pop(key, None)
             if last or not (outdated or missing):
                 raise
+            if outdated:
+                limits[key] = Terms.of((yield from _look_up(model, version)))
+                if limits[key] == terms:
+                    raise
         else:
             yield Give(method.answer.join(answers))
             return
+
+
+def learn(limits: Limits, model: str, version: int | None) -> Steps[Terms]:
+    """GetModel, for calls to come."""
+    limits[model, version] = Terms.of((yield from _look_up(model, version)))
+    yield Give(limits[model, version])
 
 
 def score(limits: Limits, model: str, rows: Any, version: int | None, **options: Any) -> Steps[Scores]:
@@ -218,7 +230,7 @@ def generate(model: str, rows: int, seed: int | None, version: int | None) -> St
 
     The first answer names the version and the seed, so messages go one after the other.
     """
-    size = Room.of((yield from _look_up(model, version)), {}).rows
+    size = Terms.of((yield from _look_up(model, version))).room({}).rows
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
@@ -248,7 +260,7 @@ def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
 
 def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:
     """How many rows fit in one message, by GetModel."""
-    yield Give(Room.of((yield from _look_up(model, version)), options).rows)
+    yield Give(Terms.of((yield from _look_up(model, version))).room(options).rows)
 
 
 def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:

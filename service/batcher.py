@@ -1,7 +1,11 @@
-"""Greedy batching: whatever is queued when the session becomes free is run together, with no timer.
+"""Greedy batching: whatever is queued when a runner becomes free is run together, with no timer.
 
-Rows and bytes are counted, not requests. A request's failure or cancellation never touches the others of its batch,
-and the loop outlives every failure.
+Rows and bytes are counted, not requests. A long request is run in several batches, between which others have their
+turn, and put together again. A request's failure or cancellation never touches the others of its batch, and the queue
+outlives every failure.
+
+What is quick is run where it is, on the event loop: handing it to a thread and back costs more than the wait. What is
+not goes to one of a few runners, threads that call the same session.
 """
 
 from __future__ import annotations
@@ -10,14 +14,16 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from service import tensors
+from service.arrivals import Arrivals
+from service.costs import Costs
 from service.errors import DeadlineMissed, InferenceFailed, Overloaded, ServiceError, ShuttingDown
 
 log = logging.getLogger(__name__)
@@ -29,11 +35,25 @@ Run = Callable[[np.ndarray, Sequence[str]], Answer]
 
 
 class Observer(Protocol):
-    """Told once a batch or a refusal, never once a row."""
+    """Told on the event loop, once a batch or a refusal, never once a row."""
 
     def batch(self, rows: int, waits: Sequence[float], run_seconds: float) -> None: ...
 
     def rejected(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """batch_rows: most rows of one batch. queue_rows, queue_bytes: a queue that has so many takes no more requests.
+    runners: batches of one graph that run at once. inline_seconds: what is expected to take no longer is run on the
+    event loop. delay: seconds for which a batch that is not full waits for more."""
+
+    batch_rows: int
+    queue_rows: int
+    queue_bytes: int
+    runners: int = 1
+    inline_seconds: float = 0.0
+    delay: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -43,173 +63,268 @@ class _Request:
     deadline: float
     answer: asyncio.Future[Answer]
     queued_at: float = field(default_factory=time.perf_counter)
-    queued: bool = True
+    cut: int = 0  # of the rows, so many are in a batch, or were
+    # Of a request that is run in several batches: the answers so far, by the place of their first row.
+    parts: dict[int, Answer] = field(default_factory=dict)
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = len(self.rows)
+
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """Rows of a request that are in one batch."""
+
+    request: _Request
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self.request.rows[self.start : self.end]
+
+
+class _Ran(NamedTuple):
+    """Pieces that were run together, in the order of their rows, and how it ended."""
+
+    pieces: list[_Piece]
+    rows: np.ndarray
+    answer: Answer | Exception
 
 
 class Batcher:
-    """The queue in front of one session, and the thread that runs it: a slow model must not keep others waiting."""
+    """The queue in front of one session. Everything but the runs themselves happens on the event loop."""
 
-    def __init__(self, run: Run, observer: Observer, *, max_batch_rows: int, max_queue_rows: int, max_queue_bytes: int):
+    def __init__(
+        self,
+        run: Run,
+        costs: Costs,
+        observer: Observer,
+        limits: Limits,
+        arrivals: Arrivals,
+        answered: Callable[[np.ndarray, Answer], None] | None = None,
+    ) -> None:
+        """answered: shown, on the event loop, rows that were run together and all that came out of it."""
         self._run = run
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="session")
+        self._answered = answered
+        self._costs = costs
         self._observer = observer
-        self._max_batch_rows = max_batch_rows
-        self._max_queue_rows = max_queue_rows
-        self._max_queue_bytes = max_queue_bytes
+        self._limits = limits
+        self._arrivals = arrivals
+        self._batch_rows = min(limits.batch_rows, costs.batch_rows)
+        self._loop = asyncio.get_running_loop()
+        self._runners = ThreadPoolExecutor(limits.runners, thread_name_prefix="runner")
+        self._free = limits.runners
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._queue: deque[_Request] = deque()
         self._queued_rows = 0
         self._queued_bytes = 0
-        self._seconds_per_row = 0.0
+        self._seconds_per_row = costs.expect(self._batch_rows) / self._batch_rows
+        self._turn_planned = False
         self._closing = False
-        self._arrived = asyncio.Event()
-        self._task = asyncio.create_task(self._serve())
 
     @property
     def queued_rows(self) -> int:
         return self._queued_rows
 
     async def submit(self, rows: np.ndarray, outputs: Sequence[str], timeout: float | None = None) -> Answer:
-        """rows: float32 [n, ...] with n <= max_batch_rows -> the asked outputs for these rows, in order.
+        """rows: float32 [n, ...] -> the asked outputs for these rows, in order.
 
         timeout: seconds the caller is willing to wait in the queue. Raises Overloaded, DeadlineMissed,
         InferenceFailed, ShuttingDown. Cancelling it takes the rows out of the queue.
         """
         if self._closing:
             raise ShuttingDown(_GOING_AWAY)
-        self._check_room(rows)
+        self._check_room()
         deadline = float("inf") if timeout is None else time.perf_counter() + timeout
-        request = _Request(rows, outputs, deadline, asyncio.get_running_loop().create_future())
+        request = _Request(rows, outputs, deadline, self._loop.create_future())
         self._queue.append(request)
         self._queued_rows += len(rows)
         self._queued_bytes += rows.nbytes
-        self._arrived.set()
+        self._plan_turn()
         try:
             return await request.answer
-        finally:
-            self._leave(request)  # at once when the caller cancels, not when its turn would have come
+        except asyncio.CancelledError:
+            self._leave(request)  # at once, not when its turn would have come
+            raise
 
     async def close(self) -> None:
-        """Stop after the batch that is running; what still waits is answered ShuttingDown."""
+        """Stop after the batches that are running; what still waits is answered ShuttingDown."""
         self._closing = True
-        self._arrived.set()
-        await self._task
+        await self._idle.wait()
         while self._queue:
-            _fail(self._queue.popleft(), ShuttingDown(_GOING_AWAY))
-        self._executor.shutdown()
+            self._fail(self._queue.popleft(), ShuttingDown(_GOING_AWAY))
+        self._runners.shutdown()
 
-    async def _serve(self) -> None:
-        while not self._closing:
-            await self._arrived.wait()
-            batch = self._cut()
-            if not self._queue:
-                self._arrived.clear()
-            if batch:
-                await self._answer(batch)
+    def _plan_turn(self) -> None:
+        """Calls that come in together are taken up one after the other, and are then run together."""
+        if not self._free or not self._queue:
+            return
+        if self._queued_rows >= self._batch_rows or (self._arrivals.quiet and not self._limits.delay):
+            self._take_turn()
+        elif self._turn_planned:
+            return
+        elif self._limits.delay:
+            self._turn_planned = True
+            self._loop.call_later(self._limits.delay, self._take_turn)
+        else:
+            self._turn_planned = True
+            self._arrivals.when_quiet(self._take_turn)
 
-    async def _answer(self, batch: list[_Request]) -> None:
-        """Run a batch and answer its requests. Never raises: the loop must go on."""
+    def _take_turn(self) -> None:
+        """Give each free runner a batch; or run one here, and let others have the event loop before the next."""
+        self._turn_planned = False
+        while self._free and not self._closing and (batch := self._cut()):
+            self._free -= 1
+            self._idle.clear()
+            if self._costs.expect(sum(map(len, batch))) <= self._limits.inline_seconds:
+                self._finish(*self._work(batch))
+                self._arrivals.begun(len(batch))
+                return
+            self._runners.submit(self._work_aside, batch)
+            self._arrivals.begun(len(batch))
+
+    def _work_aside(self, batch: list[_Piece]) -> None:
+        self._loop.call_soon_threadsafe(self._finish, *self._work(batch))
+
+    def _work(self, batch: list[_Piece]) -> tuple[list[_Ran], float, float]:
+        """What came of the batch, when it began, and how long it took."""
         started = time.perf_counter()
+        return self._compute(batch), started, time.perf_counter() - started
+
+    def _finish(self, ran: list[_Ran], started: float, seconds: float) -> None:
+        """Hand out what came of a batch. Never raises: the queue must go on."""
+        self._free += 1
+        if self._free == self._limits.runners:
+            self._idle.set()
+        if self._queue:
+            self._loop.call_soon(self._plan_turn)
+        pieces = [piece for group in ran for piece in group.pieces]
         try:
-            loop = asyncio.get_running_loop()
-            answers = await loop.run_in_executor(self._executor, self._compute, batch)
-            for request, answer in zip(batch, answers, strict=True):
-                if isinstance(answer, Exception):
-                    _fail(request, answer)
-                elif not request.answer.done():
-                    request.answer.set_result(answer)
-            self._account(batch, started)
+            for group in ran:
+                if isinstance(group.answer, Exception):
+                    for piece in group.pieces:
+                        self._fail(piece.request, group.answer)
+                else:
+                    _hand_out(group.pieces, group.answer)
+                    if self._answered:
+                        self._answered(group.rows, group.answer)
+            rows = sum(map(len, pieces))
+            self._seconds_per_row += 0.1 * (seconds / rows - self._seconds_per_row)  # a moving average
+            self._observer.batch(rows, [started - piece.request.queued_at for piece in pieces], seconds)
         except Exception as error:
             log.exception("a batch could not be answered")
-            for request in batch:
-                _fail(request, error)
+            for piece in pieces:
+                self._fail(piece.request, error)
+
+    def _fail(self, request: _Request, error: Exception) -> None:
+        self._leave(request)
+        if request.answer.done():
+            return
+        if not isinstance(error, ServiceError):
+            cause, error = error, InferenceFailed("the runtime refused these rows")
+            error.__cause__ = cause
+        request.answer.set_exception(error)
 
     def _leave(self, request: _Request) -> None:
-        if request.queued:
-            request.queued = False
-            self._queued_rows -= len(request.rows)
-            self._queued_bytes -= request.rows.nbytes
+        """What was not run of it will not be, and makes room."""
+        self._take(request, len(request.rows) - request.cut)
 
-    def _check_room(self, rows: np.ndarray) -> None:
-        """An empty queue takes any request."""
-        rows_fit = self._queued_rows + len(rows) <= self._max_queue_rows
-        bytes_fit = self._queued_bytes + rows.nbytes <= self._max_queue_bytes or not self._queued_rows
-        if not (rows_fit and bytes_fit):
+    def _take(self, request: _Request, rows: int) -> _Piece:
+        """The next rows of a request, out of the queue."""
+        piece = _Piece(request, request.cut, request.cut + rows)
+        request.cut = piece.end
+        self._queued_rows -= rows
+        self._queued_bytes -= rows * request.rows[0].nbytes
+        return piece
+
+    def _check_room(self) -> None:
+        """Long requests and short ones are refused alike, when the queue is full: long ones must not wait for ever for
+        room that short ones take."""
+        limits = self._limits
+        if self._queued_rows >= limits.queue_rows or self._queued_bytes >= limits.queue_bytes:
             self._observer.rejected(Overloaded.reason)
             raise Overloaded(
-                f"{self._queued_rows} rows, {self._queued_bytes} bytes, are waiting; at most {self._max_queue_rows} "
-                f"rows and {self._max_queue_bytes} bytes may: retry later",
-                retry_after=min(max(self._queued_rows * self._seconds_per_row, 0.01), 5.0),
+                f"{self._queued_rows} rows, {self._queued_bytes} bytes, are waiting; no more are taken from "
+                f"{limits.queue_rows} rows or {limits.queue_bytes} bytes on: retry later",
+                retry_after=min(max(self._queued_rows * self._seconds_per_row / limits.runners, 0.01), 5.0),
             )
 
-    def _cut(self) -> list[_Request]:
-        """The next batch: requests in order of arrival up to max_batch_rows, without the cancelled and expired."""
+    def _cut(self) -> list[_Piece]:
+        """The next batch: requests in order of arrival, without the cancelled and expired. What is too long leaves its
+        rest at the end of the queue, behind those who wait already."""
         now = time.perf_counter()
-        batch: list[_Request] = []
-        rows = 0
-        while self._queue:
-            request = self._queue[0]
-            if not request.queued or request.answer.done():
-                pass  # cancelled by its caller
+        room = self._batch_rows
+        batch: list[_Piece] = []
+        while self._queue and room:
+            request = self._queue.popleft()
+            if request.answer.done():  # cancelled by its caller
+                self._leave(request)
             elif request.deadline <= now:
                 self._observer.rejected(DeadlineMissed.reason)
-                _fail(
-                    request,
-                    DeadlineMissed("the deadline passed while the rows were queued; they were not run"),
-                )
-            elif rows + len(request.rows) > self._max_batch_rows:
-                break
+                self._fail(request, DeadlineMissed("the deadline passed while the rows were queued; they were not run"))
             else:
-                batch.append(request)
-                rows += len(request.rows)
-            self._queue.popleft()
-            self._leave(request)
+                piece = self._take(request, min(len(request.rows) - request.cut, room))
+                batch.append(piece)
+                room -= len(piece)
+                if request.cut < len(request.rows):
+                    self._queue.append(request)
         return batch
 
-    def _compute(self, batch: list[_Request]) -> list[Answer | Exception]:
-        """In a thread of the executor: one answer or exception for each request."""
-        outputs = tuple(dict.fromkeys(name for request in batch for name in request.outputs))
-        rows = batch[0].rows if len(batch) == 1 else np.concatenate([request.rows for request in batch])
+    def _compute(self, batch: list[_Piece]) -> list[_Ran]:
+        """On whatever thread. Never raises."""
+        outputs = tuple(dict.fromkeys(name for piece in batch for name in piece.request.outputs))
         try:
+            rows = batch[0].rows if len(batch) == 1 else np.concatenate([piece.rows for piece in batch])
             together = self._run(rows, outputs)
             if any(len(values) != len(rows) for values in together.values()):
                 raise RuntimeError(f"{len(rows)} rows came back as {[len(v) for v in together.values()]}")
         except Exception as error:
             if len(batch) == 1:
-                return [error]
+                return [_Ran(batch, batch[0].rows, error)]
             # Somebody spoils it: find out who, half by half, so that the others still get their answers.
             half = len(batch) // 2
             return self._compute(batch[:half]) + self._compute(batch[half:])
-        answers: list[Answer | Exception] = []
-        start = 0
-        for request in batch:
-            end = start + len(request.rows)
-            answer = {name: together[name][start:end] for name in request.outputs}
-            answers.append(answer if all(map(tensors.all_finite, answer.values())) else _not_finite(answer))
-            start = end
-        return answers
-
-    def _account(self, batch: list[_Request], started: float) -> None:
-        rows = sum(len(request.rows) for request in batch)
-        seconds = time.perf_counter() - started
-        # A moving average, from the first measurement on.
-        weight = 0.1 if self._seconds_per_row else 1.0
-        self._seconds_per_row += weight * (seconds / rows - self._seconds_per_row)
-        self._observer.batch(rows, [started - request.queued_at for request in batch], seconds)
+        if all(tensors.all_finite(values) for values in together.values() if values.dtype.kind == "f"):
+            return [_Ran(batch, rows, together)]
+        return [_finite_or_not(piece, answer) for piece, answer in _shares(batch, together)]
 
 
-def _not_finite(answer: Answer) -> InferenceFailed:
+def _shares(pieces: Sequence[_Piece], together: Answer) -> Iterator[tuple[_Piece, Answer]]:
+    """Each piece with the answer to its own rows: of what its request asked for."""
+    start = 0
+    for piece in pieces:
+        end = start + len(piece)
+        yield piece, {name: together[name][start:end] for name in piece.request.outputs}
+        start = end
+
+
+def _hand_out(pieces: Sequence[_Piece], together: Answer) -> None:
+    for piece, answer in _shares(pieces, together):
+        request = piece.request
+        if request.answer.done():
+            continue
+        if len(piece) == len(request.rows):
+            request.answer.set_result(answer)
+            continue
+        request.parts[piece.start] = answer
+        request.missing -= len(piece)
+        if not request.missing:
+            in_order = [part for _, part in sorted(request.parts.items())]
+            joined = {name: np.concatenate([part[name] for part in in_order]) for name in request.outputs}
+            request.answer.set_result(joined)
+
+
+def _finite_or_not(piece: _Piece, answer: Answer) -> _Ran:
     for name, values in answer.items():
         finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
         if not finite.all():
-            row = int(np.argmin(finite))
-            return InferenceFailed(f"the model's {name} of row {row} is not finite", field=name, row=row)
-    raise AssertionError("called with finite answers")
-
-
-def _fail(request: _Request, error: Exception) -> None:
-    if request.answer.done():
-        return
-    if not isinstance(error, ServiceError):
-        cause, error = error, InferenceFailed("the runtime refused these rows")
-        error.__cause__ = cause
-    request.answer.set_exception(error)
+            row = piece.start + int(np.argmin(finite))
+            failure = InferenceFailed(f"the model's {name} of row {row} is not finite", field=name, row=row)
+            return _Ran([piece], piece.rows, failure)
+    return _Ran([piece], piece.rows, answer)

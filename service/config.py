@@ -84,7 +84,17 @@ class Settings(BaseSettings):
         ),
     ] = 2000
     threads: Annotated[
-        int, Field(ge=0, le=1024, description="threads one batch is computed on; 0: as many as the cgroup has cores")
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="threads one batch is computed on; on the CPU so many batches of a model run at once that all "
+            "of the cgroup's cores are used",
+        ),
+    ] = 1
+    batch_delay_ms: Annotated[
+        float,
+        Field(ge=0, le=1000, description="how long a batch that is not full waits for more rows; 0: not at all"),
     ] = 0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="least severe log lines to write")

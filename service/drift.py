@@ -1,7 +1,7 @@
 """A window of traffic against the manifest's sketch: counts of the last rows, never the rows.
 
-Counting runs on the event loop, when an answer is there and before it is sent: rows, scores and clips are all at hand,
-no two threads count at once, and another thread would hold the interpreter for as long. What it costs is bounded by
+Counting runs on the event loop, once a batch, when its answers are there: rows, scores and clips are all at hand, no
+two threads count at once, and another thread would hold the interpreter for as long. What it costs is bounded by
 counting a share of the rows, drawn at random so that rows which come in turns cannot hide from it.
 """
 
@@ -84,8 +84,8 @@ class Tracker:
         self._last_drift = 0
         self._judged_at = -math.inf
 
-    def observe(self, rows: np.ndarray, answer: Mapping[str, np.ndarray] | None = None) -> None:
-        """rows: float32 [n, *row_shape] that were answered. answer: SCORE and CLIPPED of rows that were scored."""
+    def observe(self, rows: np.ndarray, answer: Mapping[str, np.ndarray]) -> None:
+        """rows: float32 [n, *row_shape] that were answered. answer: with SCORE and CLIPPED, if they were scored."""
         with self._lock:
             taken, passed = self._drawn(len(rows)), 0
             while len(taken):
@@ -118,7 +118,7 @@ class Tracker:
         del self._ahead[:drawn]
         return taken - start
 
-    def _take(self, rows: np.ndarray, answer: Mapping[str, np.ndarray] | None, taken: np.ndarray) -> None:
+    def _take(self, rows: np.ndarray, answer: Mapping[str, np.ndarray], taken: np.ndarray) -> None:
         """At most as many as there is room for."""
         place = slice(self._waiting, self._waiting + len(taken))
         if rows[0].size == self._values[0].size:
@@ -126,8 +126,8 @@ class Tracker:
             np.take(rows.reshape(-1, *self._values.shape[1:]), taken, axis=0, out=self._values[place], mode="clip")
         else:
             self._values[place] = self.sketch.values(rows[taken]).reshape(-1, *self._values.shape[1:])
-        self._scores[0, place] = math.nan if answer is None else answer[SCORE][taken]
-        self._scores[1, place] = math.nan if answer is None else answer[CLIPPED][taken]
+        self._scores[0, place] = answer[SCORE][taken] if SCORE in answer else math.nan
+        self._scores[1, place] = answer[CLIPPED][taken] if SCORE in answer else math.nan
         self._waiting = place.stop
         if self._waiting == _WAITING:
             self._count()

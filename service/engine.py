@@ -25,6 +25,12 @@ from hourglass.contract.manifest import (
 from service.batcher import Answer, Batcher
 from service.drift import Tracker
 from service.errors import ModelNotFound, Unsupported
+from service.metrics import Scored
+from service.scoring import MISSING, P_VALUE, UNKNOWN
+
+_DENOISE = (RECONSTRUCTION,)
+_SCORE = (SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING, UNKNOWN)
+_EXPLAIN = (*_SCORE, FEATURE_ERROR, RECONSTRUCTION)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class LiveModel:
     batchers: Mapping[str, Batcher]
     # Whether traffic drifts; None where that is not known or not asked.
     drift: Tracker | None
+    scored: Scored
 
     async def embed(self, rows: np.ndarray, timeout: float | None, *, with_stddev: bool = False) -> Answer:
         """float32 [n, *row_shape] -> EMBEDDING and, if asked, EMBEDDING_STDDEV, [n, embedding_size] each.
@@ -48,25 +55,16 @@ class LiveModel:
         if with_stddev:
             self._check_prior("its embeddings have no standard deviation")
         outputs = (EMBEDDING, EMBEDDING_STDDEV) if with_stddev else (EMBEDDING,)
-        answer = await self.batchers[ENCODER].submit(rows, outputs, timeout)
-        self._observe(rows)
-        return answer
+        return await self.batchers[ENCODER].submit(rows, outputs, timeout)
 
     async def denoise(self, rows: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, *row_shape] -> the same shape and units."""
-        answer = await self.batchers[MODEL].submit(rows, (RECONSTRUCTION,), timeout)
-        self._observe(rows)
-        return answer[RECONSTRUCTION]
+        return (await self.batchers[MODEL].submit(rows, _DENOISE, timeout))[RECONSTRUCTION]
 
     async def score(self, rows: np.ndarray, timeout: float | None, *, explain: bool = False) -> Answer:
-        """float32 [n, *row_shape] -> SCORE, RECONSTRUCTION_ERROR and CLIPPED, [n] each; and if asked to explain them,
-        FEATURE_ERROR and RECONSTRUCTION, [n, *row_shape]."""
-        outputs: tuple[str, ...] = (SCORE, RECONSTRUCTION_ERROR, CLIPPED)
-        if explain:
-            outputs += (FEATURE_ERROR, RECONSTRUCTION)
-        answer = await self.batchers[MODEL].submit(rows, outputs, timeout)
-        self._observe(rows, answer)
-        return answer
+        """float32 [n, *row_shape] -> SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING and UNKNOWN, [n] each; and
+        if asked to explain them, FEATURE_ERROR and RECONSTRUCTION, [n, *row_shape]."""
+        return await self.batchers[MODEL].submit(rows, _EXPLAIN if explain else _SCORE, timeout)
 
     async def decode(self, embeddings: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, embedding_size] -> [n, *row_shape], in input units."""
@@ -93,10 +91,6 @@ class LiveModel:
     async def close(self) -> None:
         for batcher in self.batchers.values():
             await batcher.close()
-
-    def _observe(self, rows: np.ndarray, answer: Answer | None = None) -> None:
-        if self.drift:
-            self.drift.observe(rows, answer)
 
     def _check_prior(self, so: str) -> None:
         if self.manifest.prior is None:

@@ -8,13 +8,14 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
+from service.arrivals import Arrivals
 from service.errors import (
     BadCredential,
     InternalError,
@@ -34,24 +35,34 @@ _EXPIRED = grpc.StatusCode.DEADLINE_EXCEEDED.name
 _QUIET_SECONDS = 0.05
 _LAST_CALLS_SECONDS = 1.0
 
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
 
-
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Around every call: who may, how often, and one place where exceptions become statuses.
 
     Calls of `services`, our own, are counted and their errors mapped. Health stays open to all: probes carry no
-    secrets.
+    secrets. It is where a server looks its methods up, and no interceptor: for each call those cost grpc.aio a chain of
+    coroutines.
     """
 
-    def __init__(self, metrics: Metrics, services: tuple[str, ...], tokens: Tokens | None = None) -> None:
+    def __init__(
+        self, metrics: Metrics, services: tuple[str, ...], arrivals: Arrivals, tokens: Tokens | None = None
+    ) -> None:
         self._metrics = metrics
+        self._arrivals = arrivals
         self._tokens = tokens
         self._prefixes = tuple(f"/{service}/" for service in services)
+        self._handlers: list[grpc.GenericRpcHandler] = []
         self._guarded: dict[str, grpc.RpcMethodHandler] = {}
         self._begun = 0
         self._may_answer = asyncio.Event()
         self._may_answer.set()
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Services are added here as generated code adds them to a server."""
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        """The same methods once more, for servers that are not asyncio's."""
 
     @contextlib.asynccontextmanager
     async def last_calls(self) -> AsyncIterator[None]:
@@ -72,41 +83,50 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         finally:
             self._may_answer.set()
 
-    async def intercept_service(
-        self, continuation: Continuation, details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler | None:
-        tokens = None if details.method.startswith(_HEALTH) else self._tokens
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        method = details.method
+        tokens = None if method.startswith(_HEALTH) else self._tokens
         if tokens is not None and not tokens.allow(details.invocation_metadata):
-            return self._refuse(_name(details.method) if details.method.startswith(self._prefixes) else None)
-        guarded = self._guarded.get(details.method)
+            return self._refuse(_name(method) if method.startswith(self._prefixes) else None)
+        guarded = self._guarded.get(method)
         if guarded is not None:
+            self._arrivals.announced()
             return guarded
-        handler = await continuation(details)
-        if handler is None or not details.method.startswith(self._prefixes):
-            return handler
-        # Our methods are few and fixed, so this cache is bounded.
-        guarded = self._guarded[details.method] = self._guard(_name(details.method), handler)
-        return guarded
+        for handler in self._handlers:
+            found = handler.service(details)
+            if found is not None and method.startswith(self._prefixes):
+                # Our methods are few and fixed, so this cache is bounded.
+                found = self._guarded[method] = self._guard(_name(method), found)
+            if found is not None:
+                return found
+        return None
 
     def _refuse(self, method: str | None) -> grpc.RpcMethodHandler:
         async def refuse(_requests: Any, context: grpc.aio.ServicerContext) -> None:
             refused = BadCredential("this server asks for `authorization: Bearer <token>`; none or a wrong one came")
             if method:
-                self._metrics.call(method).finish(refused.code.name)
+                observed = self._metrics.method(method)
+                observed.begin()
+                observed.end(refused.code.name, 0.0)
             await context.abort(refused.code, str(refused), trailing_metadata(refused))
 
         # As a stream of requests: it is answered without one being read into memory.
         return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        observed = self._metrics.method(method)
+        answer_to = handler.unary_unary
+
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             self._begun += 1
-            observed = self._metrics.call(method)
+            self._arrivals.arrived()
+            observed.begin()
+            started = time.perf_counter()
             code = _OK
             try:
                 if isinstance(request, _Undecodable):
                     raise InvalidInput(f"the bytes are not a {method}Request of hourglass.v1", reason="MALFORMED")
-                answer = await handler.unary_unary(request, context)
+                answer = await answer_to(request, context)
                 if not self._may_answer.is_set():
                     await self._may_answer.wait()
                 return answer
@@ -120,12 +140,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 code = failure.code.name
                 await _abort(method, failure, error, context)
             finally:
-                observed.finish(code)
+                observed.end(code, time.perf_counter() - started)
 
         return grpc.unary_unary_rpc_method_handler(
             call,
             request_deserializer=_decode_or_mark(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+            response_serializer=_serialize,
         )
 
 
@@ -146,6 +166,11 @@ def _decode_or_mark(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], An
             return _Undecodable()
 
     return decode
+
+
+def _serialize(answer: bytes | Message) -> bytes:
+    """Long answers are written as bytes: service.wire."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 async def _abort(method: str, failure: ServiceError, cause: Exception, context: grpc.aio.ServicerContext) -> NoReturn:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -22,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service.counts import Count, Counter, Distribution, Histogram
 from service.errors import StartError
 
 if TYPE_CHECKING:
@@ -61,64 +59,47 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._requests = Counter("hourglass_requests_total", "Finished calls", ("method", "code"), registry=registry)
-        self._request_seconds = Histogram(
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self._requests = counter("hourglass_requests", "Finished calls", ("method", "code"))
+        self._request_seconds = histogram(
             "hourglass_request_duration_seconds",
             "From the call's start to its answer, as the server sees it",
             ("method",),
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
         )
-        self._in_flight = Gauge("hourglass_inflight_requests", "Calls that are not answered yet", registry=registry)
-        self._queue_seconds = Histogram(
-            "hourglass_queue_duration_seconds",
-            "Time a request's rows waited for the session",
-            _GRAPH,
-            buckets=_SECONDS,
-            registry=registry,
+        self._in_flight = 0
+        in_flight = Gauge("hourglass_inflight_requests", "Calls that are not answered yet", registry=registry)
+        in_flight.set_function(lambda: self._in_flight)
+        self._queue_seconds = histogram(
+            "hourglass_queue_duration_seconds", "Time a request's rows waited for the session", _GRAPH, _SECONDS
         )
-        self._run_seconds = Histogram(
-            "hourglass_run_duration_seconds", "Time a batch took", _GRAPH, buckets=_SECONDS, registry=registry
-        )
-        self._rows = Counter("hourglass_rows_total", "Rows that were run", _GRAPH, registry=registry)
-        self._batch_rows = Histogram(
-            "hourglass_batch_rows", "Rows run together", _GRAPH, buckets=_ROWS, registry=registry
-        )
+        self._run_seconds = histogram("hourglass_run_duration_seconds", "Time a batch took", _GRAPH, _SECONDS)
+        self._rows = counter("hourglass_rows", "Rows that were run", _GRAPH)
+        self._batch_rows = histogram("hourglass_batch_rows", "Rows run together", _GRAPH, _ROWS)
         self._queue_rows = Gauge("hourglass_queue_rows", "Rows that wait now", _GRAPH, registry=registry)
-        self._scored_rows = Counter("hourglass_scored_rows_total", "Rows that were scored", _MODEL, registry=registry)
-        self._anomalies = Counter(
-            "hourglass_anomalies_total", "Scored rows that were called anomalies", _MODEL, registry=registry
-        )
-        self._clipped_values = Counter(
-            "hourglass_clipped_values_total",
-            "Numbers of scored rows so far from the training data that they were clipped",
-            _MODEL,
-            registry=registry,
-        )
-        self._missing_values = Counter(
-            "hourglass_missing_values_total", "Cells of scored rows that were missing", _MODEL, registry=registry
-        )
-        self._unknown_categories = Counter(
-            "hourglass_unknown_categories_total",
-            "Cells of scored rows with a category that the model does not know",
-            _MODEL,
-            registry=registry,
-        )
-        self._rejected = Counter(
-            "hourglass_rejected_total",
-            "Requests refused without being run",
-            ("model", "reason"),
-            registry=registry,
-        )
+        self._scored = {
+            "rows": counter("hourglass_scored_rows", "Rows that were scored", _MODEL),
+            "anomalies": counter("hourglass_anomalies", "Scored rows that were called anomalies", _MODEL),
+            "clipped": counter(
+                "hourglass_clipped_values",
+                "Numbers of scored rows so far from the training data that they were clipped",
+                _MODEL,
+            ),
+            "missing": counter("hourglass_missing_values", "Cells of scored rows that were missing", _MODEL),
+            "unknown": counter(
+                "hourglass_unknown_categories",
+                "Cells of scored rows with a category that the model does not know",
+                _MODEL,
+            ),
+        }
+        self._rejected = counter("hourglass_rejected", "Requests refused without being run", ("model", "reason"))
         self._load_seconds = Gauge(
             "hourglass_model_load_seconds",
             "Time from reading a version to its being proven",
             _MODEL,
             registry=registry,
         )
-        self._load_failures = Counter(
-            "hourglass_model_load_failures_total", "Versions refused at load", ("model",), registry=registry
-        )
+        self._load_failures = counter("hourglass_model_load_failures", "Versions refused at load", ("model",))
         self._info = Gauge(
             "hourglass_model_info",
             "1 for each loaded version",
@@ -136,18 +117,21 @@ class Metrics:
             raise StartError(f"--metrics-port {port} on {host}: {getattr(error, 'strerror', None) or error}") from None
         return server, server.server_port
 
-    def call(self, method: str) -> Call:
-        return Call(self, method)
+    def method(self, method: str) -> MethodObserver:
+        return MethodObserver(self, partial(self._requests.labels, method), self._request_seconds.labels(method))
 
-    def observer(self, model: str, version: int, file: str) -> GraphObserver:
+    def scored(self, model: str, version: int) -> Scored:
+        labels = model, str(version)
+        return Scored(**{name: counter.labels(*labels) for name, counter in self._scored.items()})
+
+    def graph(self, model: str, version: int, file: str) -> GraphObserver:
         graph = (model, str(version), _graph(file))
         return GraphObserver(
-            model,
             self._queue_seconds.labels(*graph),
             self._run_seconds.labels(*graph),
             self._rows.labels(*graph),
             self._batch_rows.labels(*graph),
-            self._rejected,
+            partial(self._rejected.labels, model),
         )
 
     def model_loaded(self, model: LiveModel, seconds: float) -> None:
@@ -161,16 +145,8 @@ class Metrics:
         if model.drift:
             self._drift.trackers[model.name, version] = model.drift
 
-    def scored(self, model: LiveModel, *, rows: int, anomalies: int, clipped: int, missing: int, unknown: int) -> None:
-        labels = model.name, str(model.version)
-        self._scored_rows.labels(*labels).inc(rows)
-        self._anomalies.labels(*labels).inc(anomalies)
-        self._clipped_values.labels(*labels).inc(clipped)
-        self._missing_values.labels(*labels).inc(missing)
-        self._unknown_categories.labels(*labels).inc(unknown)
-
     def load_failed(self, model: str) -> None:
-        self._load_failures.labels(model).inc()
+        self._load_failures.labels(model).value += 1
 
 
 def _graph(file: str) -> str:
@@ -215,40 +191,50 @@ class _DriftCollector(Collector):
         yield from gauges.values()
 
 
-class Call:
-    """One call from its start to its answer."""
+class MethodObserver:
+    """The calls of one method."""
 
-    __slots__ = ("_method", "_metrics", "_started")
-
-    def __init__(self, metrics: Metrics, method: str) -> None:
+    def __init__(self, metrics: Metrics, finished: Callable[[str], Count], seconds: Distribution) -> None:
         self._metrics = metrics
-        self._method = method
-        self._started = time.perf_counter()
-        metrics._in_flight.inc()
+        self._finished = finished
+        self._seconds = seconds
 
-    def finish(self, code: str) -> None:
-        self._metrics._in_flight.dec()
-        self._metrics._requests.labels(self._method, code).inc()
-        self._metrics._request_seconds.labels(self._method).observe(time.perf_counter() - self._started)
+    def begin(self) -> None:
+        self._metrics._in_flight += 1
+
+    def end(self, code: str, seconds: float) -> None:
+        self._metrics._in_flight -= 1
+        self._finished(code).value += 1
+        self._seconds.observe(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one version scored."""
+
+    rows: Count
+    anomalies: Count
+    clipped: Count
+    missing: Count
+    unknown: Count
 
 
 @dataclass(frozen=True, slots=True)
 class GraphObserver:
-    """What one batcher reports; its label sets are looked up once."""
+    """What one batcher reports."""
 
-    model: str
-    queue_seconds: Histogram
-    run_seconds: Histogram
-    rows: Counter
-    batch_rows: Histogram
-    rejections: Counter
+    queue_seconds: Distribution
+    run_seconds: Distribution
+    rows: Count
+    batch_rows: Distribution
+    rejections: Callable[[str], Count]
 
     def batch(self, rows: int, waits: Sequence[float], run_seconds: float) -> None:
-        self.rows.inc(rows)
+        self.rows.value += rows
         self.batch_rows.observe(rows)
         self.run_seconds.observe(run_seconds)
         for wait in waits:
             self.queue_seconds.observe(wait)
 
     def rejected(self, reason: str) -> None:
-        self.rejections.labels(self.model, reason).inc()
+        self.rejections(reason).value += 1

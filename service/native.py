@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -14,83 +16,82 @@ from hourglass.contract.manifest import CLIPPED, FEATURE_ERROR, RECONSTRUCTION, 
 from hourglass.contract.schema import listed
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import explanation, table, tensors, verdicts
+from service import explanation, table, tensors, verdicts, wire
+from service.batcher import Answer
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput
-from service.metrics import Metrics
+from service.metrics import Scored
+from service.scoring import MISSING, P_VALUE, UNKNOWN
+
+T = TypeVar("T")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
 
 
+# Fields of the responses that are written as bytes.
+_EMBED = wire.fields(pb.EmbedResponse)
+_DENOISE = wire.fields(pb.DenoiseResponse)
+_SCORE = wire.fields(pb.ScoreResponse)
+_DECODE = wire.fields(pb.DecodeResponse)
+_GENERATE = wire.fields(pb.GenerateResponse)
+_SCORED = (SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING, UNKNOWN)
+# Rows whose features take a thread longer to hand over than to rank, and tables that others would notice on the loop.
+_FEW_NUMBERS = 4_096
+
+
 class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
-    def __init__(self, engine: Engine, limits: pb.Limits, metrics: Metrics) -> None:
+    """Responses with tensors are given as bytes."""
+
+    def __init__(self, engine: Engine, limits: pb.Limits) -> None:
         self._engine = engine
         self._limits = limits
-        self._metrics = metrics
 
-    async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> pb.EmbedResponse:
+    async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
-        rows = self._rows(request, model)
+        rows = await self._rows(request, model)
         answer = await model.embed(rows, context.time_remaining(), with_stddev=request.with_stddev)
         # The graph's names are the response's.
-        return pb.EmbedResponse(model=_version(model), **{name: tensors.encode(a) for name, a in answer.items()})
+        return wire.answer(_signature(model), [(_EMBED[name], values) for name, values in answer.items()])
 
-    async def Denoise(self, request: pb.DenoiseRequest, context: grpc.aio.ServicerContext) -> pb.DenoiseResponse:
+    async def Denoise(self, request: pb.DenoiseRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
-        reconstruction = await model.denoise(self._rows(request, model), context.time_remaining())
-        return pb.DenoiseResponse(model=_version(model), reconstruction=tensors.encode(reconstruction))
+        reconstruction = await model.denoise(await self._rows(request, model), context.time_remaining())
+        return wire.answer(_signature(model), [(_DENOISE["reconstruction"], reconstruction)])
 
-    async def Score(self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext) -> pb.ScoreResponse:
+    async def Score(self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
-        calibration = model.manifest.calibration
-        rule, k = verdicts.rule(request, calibration), explanation.how_many(request)
-        rows = self._rows(request, model)
+        rule = verdicts.rule(request, model.manifest.calibration)
+        k = explanation.how_many(request)
+        rows = await self._rows(request, model)
         answer = await model.score(rows, context.time_remaining(), explain=k > 0 or request.feature_errors)
-        verdict = verdicts.judge(rule, calibration, answer[SCORE])
-        clipped = answer[CLIPPED].astype(np.int32)
-        missing, unknown = _counts(rows, model)
-        self._metrics.scored(
-            model,
-            rows=len(rows),
-            anomalies=int(verdict.is_anomaly.sum()),
-            clipped=int(clipped.sum()),
-            missing=int(missing.sum()),
-            unknown=int(unknown.sum()),
-        )
-        response = pb.ScoreResponse(
-            model=_version(model),
-            score=tensors.encode(answer[SCORE]),
-            p_value=tensors.encode(verdict.p_value),
-            is_anomaly=tensors.encode(verdict.is_anomaly),
-            threshold=verdict.threshold,
-            false_alarm_rate=verdict.false_alarm_rate,
-            reconstruction_error=tensors.encode(answer[RECONSTRUCTION_ERROR]),
-            clipped=tensors.encode(clipped),
-            missing=tensors.encode(missing),
-            unknown=tensors.encode(unknown),
-        )
-        if k:
-            errors = answer[FEATURE_ERROR], answer[RECONSTRUCTION]
-            # In a thread: of many wide rows it takes long enough for other calls to notice.
-            top = await asyncio.to_thread(explanation.top_features, rows, *errors, k)
-            response.top_features.CopyFrom(_top_features(top))
+        verdict = verdicts.judge(rule, answer[SCORE], answer[P_VALUE])
+        _count(model.scored, answer, verdict.is_anomaly)
+        # The answer's names are the response's.
+        fields = [(_SCORE[name], answer[name]) for name in _SCORED]
+        fields.append((_SCORE["is_anomaly"], verdict.is_anomaly))
         if request.feature_errors:
-            response.feature_errors.CopyFrom(tensors.encode(answer[FEATURE_ERROR]))
-        return response
+            fields.append((_SCORE["feature_errors"], answer[FEATURE_ERROR]))
+        rest = _thresholds(verdict.threshold, verdict.false_alarm_rate)
+        if k:
+            few = rows.size <= _FEW_NUMBERS
+            top = await _aside(few, explanation.top_features, rows, answer[FEATURE_ERROR], answer[RECONSTRUCTION], k)
+            rest += wire.message(_SCORE["top_features"], _top_features(top))
+        return wire.answer(_signature(model), fields, rest)
 
-    async def Decode(self, request: pb.DecodeRequest, context: grpc.aio.ServicerContext) -> pb.DecodeResponse:
+    async def Decode(self, request: pb.DecodeRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
         size = model.manifest.embedding_size
         embeddings = tensors.decode(request, "embedding", [size], self._limits.max_rows)
         reconstruction = await model.decode(embeddings, context.time_remaining())
-        return pb.DecodeResponse(model=_version(model), reconstruction=tensors.encode(reconstruction))
+        return wire.answer(_signature(model), [(_DECODE["reconstruction"], reconstruction)])
 
-    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> pb.GenerateResponse:
+    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
         tensors.check_count("rows", request.rows, self._limits.max_rows)
         seed = request.seed if request.HasField("seed") else secrets.randbits(64)
         rows = await model.generate(request.rows, seed, context.time_remaining())
-        return pb.GenerateResponse(model=_version(model), rows=tensors.encode(rows), seed=seed)
+        rest = pb.GenerateResponse(seed=seed).SerializeToString()
+        return wire.answer(_signature(model), [(_GENERATE["rows"], rows)], rest)
 
     async def GetModel(self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext) -> pb.GetModelResponse:
         model = self._engine.get(request.model, request.version)
@@ -106,7 +107,9 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
         drift = None if model.drift is None else _drift(model.drift.now())
         return pb.GetDriftResponse(model=_version(model), sketch=_sketch(model.sketch), drift=drift)
 
-    def _rows(self, request: pb.EmbedRequest | pb.DenoiseRequest | pb.ScoreRequest, model: LiveModel) -> np.ndarray:
+    async def _rows(
+        self, request: pb.EmbedRequest | pb.DenoiseRequest | pb.ScoreRequest, model: LiveModel
+    ) -> np.ndarray:
         manifest, most = model.manifest, self._limits.max_rows
         if request.WhichOneof("rows") != "table":
             return tensors.decode(
@@ -125,21 +128,40 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
                 reason="NO_SCHEMA",
                 field="table",
             )
-        return table.decode(request.table, manifest.row_schema, most, takes_missing=manifest.takes_missing)
+        few = request.ByteSize() <= 4 * _FEW_NUMBERS
+        return await _aside(few, table.decode, request.table, manifest.row_schema, most, manifest.takes_missing)
+
+
+async def _aside(few: bool, function: Callable[..., T], *arguments: Any) -> T:
+    """In a thread, unless that takes longer to begin than the work: other calls would wait for the event loop."""
+    return function(*arguments) if few else await asyncio.to_thread(function, *arguments)
 
 
 def _version(model: LiveModel) -> pb.ModelVersion:
     return pb.ModelVersion(name=model.name, version=model.version, embedding_space_id=model.manifest.embedding_space_id)
 
 
-def _counts(rows: np.ndarray, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the cells that are missing, and the categories that are unknown: int32 [n] each."""
-    missing = unknown = np.zeros(len(rows), dtype=np.int32)
-    if model.manifest.takes_missing:
-        missing = np.isnan(rows).reshape(len(rows), -1).sum(axis=1, dtype=np.int32)
-    if model.manifest.row_schema is not None:
-        unknown = model.manifest.row_schema.unknown(rows)
-    return missing, unknown
+def _signature(model: LiveModel) -> bytes:
+    """The first field of every response, serialised."""
+    return _signed(model.name, model.version, model.manifest.embedding_space_id)
+
+
+@lru_cache
+def _signed(name: str, version: int, space: str) -> bytes:
+    return wire.message(_SCORE["model"], pb.ModelVersion(name=name, version=version, embedding_space_id=space))
+
+
+@lru_cache
+def _thresholds(threshold: float, false_alarm_rate: float) -> bytes:
+    return pb.ScoreResponse(threshold=threshold, false_alarm_rate=false_alarm_rate).SerializeToString()
+
+
+def _count(scored: Scored, answer: Answer, is_anomaly: np.ndarray) -> None:
+    scored.rows.value += len(is_anomaly)
+    scored.anomalies.value += int(np.count_nonzero(is_anomaly))
+    for count, values in ((scored.clipped, CLIPPED), (scored.missing, MISSING), (scored.unknown, UNKNOWN)):
+        if np.count_nonzero(answer[values]):  # a fifth of what the sum takes, and mostly there is none
+            count.value += int(answer[values].sum())
 
 
 def _top_features(top: explanation.TopFeatures) -> pb.TopFeatures:

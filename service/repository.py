@@ -10,13 +10,15 @@ from pathlib import Path
 import structlog
 
 from hourglass.contract import layout
-from hourglass.contract.manifest import GRAPHS
+from hourglass.contract.manifest import DECODER, GRAPHS, MODEL
 from service import session
-from service.batcher import Batcher
+from service.arrivals import Arrivals
+from service.batcher import Batcher, Limits
 from service.drift import Tracker
 from service.engine import LiveModel
 from service.errors import StartError
 from service.metrics import Metrics
+from service.scoring import scored
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +32,8 @@ class Repository:
     device: str
     threads: int
     metrics: Metrics
-    max_batch_rows: int
-    max_queue_rows: int
-    max_queue_bytes: int
+    limits: Limits
+    arrivals: Arrivals
     drift_window_rows: int
 
     async def load(self) -> list[LiveModel]:
@@ -80,28 +81,36 @@ class Repository:
         started = time.perf_counter()
         # In a thread: signals are heard between models.
         artefact = await asyncio.to_thread(layout.read, self.root, name, version, tuple(GRAPHS))
-        sessions = await asyncio.to_thread(session.open_model, artefact, self.device, self.threads)
-        batchers = {
-            file: Batcher(
-                opened.run,
-                self.metrics.observer(name, version, file),
-                max_batch_rows=self.max_batch_rows,
-                max_queue_rows=self.max_queue_rows,
-                max_queue_bytes=self.max_queue_bytes,
+        manifest = artefact.manifest
+        proven = await asyncio.to_thread(
+            session.open_model, artefact, self.device, self.threads, self.limits.batch_rows
+        )
+        tracked = self.drift_window_rows and manifest.drift
+        drift = Tracker(name, version, manifest, self.drift_window_rows) if tracked else None
+        batchers = {}
+        for file, (opened, costs) in proven.items():
+            run = scored(opened.run, manifest) if file == MODEL else opened.run
+            observe = drift.observe if drift and file != DECODER else None
+            batchers[file] = Batcher(
+                run, costs, self.metrics.graph(name, version, file), self.limits, self.arrivals, observe
             )
-            for file, opened in sessions.items()
-        }
-        tracked = self.drift_window_rows and artefact.manifest.drift
-        drift = Tracker(name, version, artefact.manifest, self.drift_window_rows) if tracked else None
-        model = LiveModel(name, version, artefact.manifest, self.device, batchers, drift)
+        model = LiveModel(
+            name,
+            version,
+            manifest,
+            self.device,
+            batchers,
+            drift,
+            self.metrics.scored(name, version),
+        )
         seconds = time.perf_counter() - started
         self.metrics.model_loaded(model, seconds)
         log.info(
             "model loaded",
             model=name,
             version=version,
-            variant=artefact.manifest.variant,
-            embedding_space_id=artefact.manifest.embedding_space_id,
+            variant=manifest.variant,
+            embedding_space_id=manifest.embedding_space_id,
             seconds=round(seconds, 3),
         )
         return model

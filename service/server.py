@@ -12,21 +12,26 @@ import structlog
 import uvloop
 from google.protobuf.internal import api_implementation
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
 from service import native, session
+from service.arrivals import Arrivals
+from service.batcher import Limits
 from service.config import Settings, unknown_environment
 from service.engine import Engine
 from service.errors import StartError
 from service.health import SERVICE, Health
 from service.interceptors import Guard, Tokens
+from service.memory import keep_freed_memory, settle
 from service.metrics import Metrics
 from service.repository import Repository
 
 log = structlog.get_logger(__name__)
 
+# Measured with single rows of an MLP: what a hand-off to a runner and back takes while other calls come in.
+_INLINE_SECONDS = 3e-4
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
@@ -34,6 +39,7 @@ _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reache
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError."""
+    keep_freed_memory()
     uvloop.run(_serve(settings))
 
 
@@ -45,21 +51,29 @@ async def _serve(settings: Settings) -> None:
     device, why = session.choose_device(settings.device)
     log.info("device", device=device, asked=settings.device, why=why)
     cores = session.available_cores()
-    threads = settings.threads or (cores if device == "cpu" else 1)
-    log.info("threads", threads_per_batch=threads, cores=cores, asked=settings.threads)
+    threads = settings.threads
+    runners = max(1, cores // threads) if device == "cpu" else 1
+    log.info("threads", runners=runners, threads_per_batch=threads, cores=cores)
 
     metrics = Metrics()
     metrics_server, metrics_port = metrics.serve(settings.host, settings.metrics_port)
     stop = _Stop()
+    arrivals = Arrivals()
     repository = Repository(
         root=settings.exported,
         newest=settings.newest,
         device=device,
         threads=threads,
         metrics=metrics,
-        max_batch_rows=settings.max_batch_rows,
-        max_queue_rows=settings.max_queue_rows,
-        max_queue_bytes=settings.max_queue_bytes,
+        limits=Limits(
+            batch_rows=settings.max_batch_rows,
+            queue_rows=settings.max_queue_rows,
+            queue_bytes=settings.max_queue_bytes,
+            runners=runners,
+            inline_seconds=_INLINE_SECONDS if device == "cpu" else 0.0,
+            delay=settings.batch_delay_ms / 1e3,
+        ),
+        arrivals=arrivals,
         drift_window_rows=settings.drift_window_rows,
     )
     loading = asyncio.create_task(repository.load())
@@ -69,9 +83,10 @@ async def _serve(settings: Settings) -> None:
         log.info("stopped while loading")
         return
     engine = Engine(loading.result())
+    settle()
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
-    guard = Guard(metrics, (native.SERVICE,), tokens)
-    server, grpc_port, health = _listen(settings, engine, metrics, guard)
+    guard = Guard(metrics, (native.SERVICE,), arrivals, tokens)
+    server, grpc_port, health = _listen(settings, engine, guard)
     await server.start()
     log.info(
         "ready",
@@ -131,17 +146,19 @@ class _Stop:
             return
 
 
-def _listen(settings: Settings, engine: Engine, metrics: Metrics, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
+def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
-    server = grpc.aio.server(interceptors=[guard], options=_options(settings))
+    server = grpc.aio.server(options=_options(settings))
+    server.add_generic_rpc_handlers((guard,))
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
-    autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits, metrics), server)
+    autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), guard)
     services = (native.SERVICE,)
     health = Health(services, sorted({model.name for model in engine.models()}))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, guard)
     if settings.reflection:
-        reflection.enable_server_reflection((*services, SERVICE, reflection.SERVICE_NAME), server)
+        names = (*services, SERVICE, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), guard)
     return server, _bind(server, settings), health
 
 

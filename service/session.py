@@ -6,11 +6,13 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from hourglass.contract.layout import Artefact, ArtefactError
 from hourglass.contract.manifest import FLOAT32, GRAPHS, INPUT, Manifest
+from service.costs import Costs
 from service.errors import StartError
 
 # onnxruntime reports its use to its maker unless told not to, from the import on.
@@ -94,7 +96,7 @@ class Session:
         self._session.disable_fallback()
         if self._session.get_providers()[0] != provider:
             raise StartError(f"onnxruntime did not give {provider}: it would have served on the CPU")
-        self.device = device
+        (self._input,) = self.inputs
 
     @property
     def inputs(self) -> dict[str, tuple[str, list[int | str | None]]]:
@@ -107,25 +109,38 @@ class Session:
 
     def run(self, rows: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """rows: float32 [n, ...] -> each asked output, float32 [n, ...]."""
-        (name,) = self.inputs
-        answers = self._session.run(list(outputs), {name: rows})
+        answers = self._session.run(outputs, {self._input: rows})
         return dict(zip(outputs, answers, strict=True))
 
 
-def open_model(artefact: Artefact, device: str, threads: int) -> dict[str, Session]:
-    """Verified bytes -> a session for each graph, which has proven itself: inputs and outputs, warm-up, golden rows.
+class Proven(NamedTuple):
+    """A session that gives the golden rows' answers, and what its batches cost."""
+
+    session: Session
+    costs: Costs
+
+
+def open_model(artefact: Artefact, device: str, threads: int, max_batch_rows: int) -> dict[str, Proven]:
+    """Verified bytes -> a session for each graph, which has proven itself: inputs and outputs, golden rows, warm-up.
 
     Raises ArtefactError naming the rule that is broken.
     """
     golden = artefact.manifest.golden
     rows = {INPUT: golden.input.unpack(), **{name: answer.unpack() for name, answer in golden.outputs.items()}}
-    sessions = {}
+    proven = {}
     for file, (input_name, _) in GRAPHS.items():
         session = Session(artefact.files[file], device, threads)
         _check_io(file, session, artefact.manifest)
         _check_golden(file, session, artefact.manifest, rows[input_name])
-        sessions[file] = session
-    return sessions
+        proven[file] = Proven(session, _costs(session, rows[input_name], max_batch_rows))
+    return proven
+
+
+def _costs(session: Session, rows: np.ndarray, max_rows: int) -> Costs:
+    """Also the warm-up: the first run of a shape is slow, and must not be a caller's."""
+    many = np.resize(rows, (max_rows, *rows.shape[1:]))
+    outputs = list(session.outputs)
+    return Costs.measure(lambda size: session.run(many[:size], outputs), max_rows)
 
 
 def _check_io(file: str, session: Session, manifest: Manifest) -> None:
@@ -145,9 +160,7 @@ def _check_io(file: str, session: Session, manifest: Manifest) -> None:
 
 
 def _check_golden(file: str, session: Session, manifest: Manifest, rows: np.ndarray) -> None:
-    """Also the warm-up: the first run of a shape is slow, and must not be a caller's."""
     names = manifest.graph_outputs(file)
-    session.run(rows[:1], names)
     for name, answer in session.run(rows, names).items():
         expected = manifest.golden.outputs[name].unpack()
         tolerance = manifest.golden.tolerance[FLOAT32][name]

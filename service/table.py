@@ -22,7 +22,7 @@ _NUMBERS: dict[int, np.dtype[Any]] = {
 }
 
 
-def decode(table: pb.Table, schema: Schema, max_rows: int, *, takes_missing: bool) -> np.ndarray:
+def decode(table: pb.Table, schema: Schema, max_rows: int, takes_missing: bool) -> np.ndarray:
     """The caller's rows, float32 [n, columns], NaN where a cell is missing. Columns of no use to the model are ignored.
 
     Every size is checked before anything of it is allocated. Raises InvalidInput naming the column as the field

@@ -23,9 +23,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """p_value: float32 [n]. is_anomaly: bool [n], score > threshold."""
+    """is_anomaly: bool [n], score > threshold."""
 
-    p_value: np.ndarray
     is_anomaly: np.ndarray
     threshold: float
     false_alarm_rate: float
@@ -44,16 +43,13 @@ def rule(request: pb.ScoreRequest, calibration: Calibration) -> Rule:
         raise InvalidInput(str(error), reason="BAD_FALSE_ALARM_RATE", field="false_alarm_rate") from None
 
 
-def judge(rule: Rule, calibration: Calibration, scores: np.ndarray) -> Verdicts:
-    """scores: float32 [n]."""
-    # As the caller gets them: who applies the procedure to p-values that were sent comes to the same verdicts.
-    p_value = calibration.p_values(scores).astype(np.float32)
+def judge(rule: Rule, scores: np.ndarray, p_values: np.ndarray) -> Verdicts:
+    """scores, p_values: float32 [n], as the caller gets them: who applies the procedure to them comes to the same."""
     if not rule.control_fdr:
         is_anomaly = scores > np.float64(rule.threshold)  # a Python float would be rounded to float32
-        return Verdicts(p_value, is_anomaly, rule.threshold, rule.false_alarm_rate)
-    is_anomaly = benjamini_hochberg(p_value, rule.false_alarm_rate)
-    threshold = float(scores[~is_anomaly].max(initial=-np.inf))
-    return Verdicts(p_value, is_anomaly, threshold, rule.false_alarm_rate)
+        return Verdicts(is_anomaly, rule.threshold, rule.false_alarm_rate)
+    is_anomaly = benjamini_hochberg(p_values, rule.false_alarm_rate)
+    return Verdicts(is_anomaly, float(scores[~is_anomaly].max(initial=-np.inf)), rule.false_alarm_rate)
 
 
 def _check_threshold(request: pb.ScoreRequest) -> None:

@@ -66,6 +66,12 @@ class Calibration(BaseModel):
         """_below[i]: how many calibration scores are surely smaller than a score that i kept ones are smaller than."""
         return np.concatenate([[0], np.asarray(self.ranks, dtype=np.int64)])
 
+    @cached_property
+    def _p_values(self) -> np.ndarray:
+        """Of a score that i kept ones are smaller than."""
+        p_values: np.ndarray = (1 + self.rows - self._below) / (self.rows + 1)
+        return p_values
+
     @classmethod
     def from_scores(cls, scores: np.ndarray, false_alarm_rate: float) -> Calibration:
         """scores: float [n], finite. Raises FalseAlarmRateError when n < 1 / false_alarm_rate - 1."""
@@ -120,9 +126,7 @@ class Calibration(BaseModel):
 
         `p <= a` and `s > threshold(a)` say the same.
         """
-        below = self._below[np.searchsorted(self._sorted, scores, side="left")]
-        p_values: np.ndarray = (1 + self.rows - below) / (self.rows + 1)
-        return p_values
+        return self._p_values.take(np.searchsorted(self._sorted, scores, side="left"))
 
 
 def benjamini_hochberg(p_values: np.ndarray, rate: float) -> np.ndarray:

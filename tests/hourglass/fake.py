@@ -126,7 +126,7 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
         if failure is not None:
             failure.abort(context)
         self._check_version(request.version, context)
-        tensor = request.tensor
+        tensor = self._of_table(request.table, context) if request.WhichOneof("rows") == "table" else request.tensor
         if tuple(tensor.shape[1:]) != self.row_shape or not tensor.shape or request.ByteSize() > self.max_message_bytes:
             field = "tensor.shape"
             Failure(grpc.StatusCode.INVALID_ARGUMENT, "SHAPE_MISMATCH", f"{tensor.shape}", field).abort(context)
@@ -134,6 +134,14 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
             reason = "TOO_MANY_ROWS" if tensor.shape[0] else "EMPTY"
             Failure(grpc.StatusCode.INVALID_ARGUMENT, reason, f"{tensor.shape}").abort(context)
         return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
+
+    def _of_table(self, table: pb.Table, context: grpc.ServicerContext) -> pb.Tensor:
+        """Of columns of float64 numbers."""
+        columns = {column.name: np.frombuffer(column.numbers.data, "<f8") for column in table.columns}
+        for name in self.columns:
+            if name not in columns:
+                Failure(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", f"no column {name!r}").abort(context)
+        return _tensor(np.stack([columns[name] for name in self.columns], axis=1))
 
     def Embed(self, request: pb.EmbedRequest, context: grpc.ServicerContext) -> pb.EmbedResponse:
         rows = self._rows(request, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import socket
 import subprocess
 import threading
@@ -427,6 +428,14 @@ def test_the_server_judges_shapes(fake: Fake, connect: Callable[..., Client], ro
     assert len(fake.requests) == 1  # a wrong input is not tried again
 
 
+def test_a_wrong_shape_is_not_tried_again_under_the_same_limits(fake: Fake, connect: Callable[..., Client]) -> None:
+    client = connect(fake)
+    client.score("m", rows_of(1))
+    with pytest.raises(HourglassError, match=r"\[2, 5\]"):
+        client.score("m", np.zeros((2, 5)))
+    assert len(fake.requests) == 2
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8, np.bool_, ">f4"])
 def test_any_real_dtype_and_layout_is_sent_as_float32(fake: Fake, connect: Callable[..., Client], dtype: Any) -> None:
     rows = np.asfortranarray(np.arange(12).reshape(3, 4) % 2).astype(dtype)
@@ -466,6 +475,13 @@ def test_an_error_names_the_row_of_the_call(start: START, connect: Callable[...,
     assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "NON_FINITE")
     assert (error.field, error.row) == ("tensor", 33)
     assert "row 33" in str(error)
+
+
+def test_an_error_can_be_copied() -> None:
+    error = HourglassError(grpc.StatusCode.INTERNAL, "ODD", "it is odd", "tensor", 3, 0.5)
+    copied = copy.copy(error)
+    assert vars(copied) == vars(error)
+    assert str(copied) == "it is odd"
 
 
 def test_an_unknown_model_is_not_found(fake: Fake, connect: Callable[..., Client]) -> None:

@@ -251,7 +251,7 @@ def wait_until_idle(running: Running) -> None:
     raise AssertionError("calls are still in flight")
 
 
-def test_an_expired_call_is_not_run(running: Running) -> None:
+def test_an_expired_call_is_not_run_to_its_end(running: Running) -> None:
     x = rows(1024, 8)
     before = running.server.metric("hourglass_rows_total", model="heavy", graph="model")
     busy = [running.stub.Score.future(pb.ScoreRequest(model="heavy", tensor=wire.tensor(x))) for _ in range(12)]
@@ -261,8 +261,9 @@ def test_an_expired_call_is_not_run(running: Running) -> None:
         call.result(timeout=60)
     wait_until_idle(running)
     # Not the status that was counted: the caller, whose clock began earlier, may cancel before the server sees it
-    # expire.
-    assert running.server.metric("hourglass_rows_total", model="heavy", graph="model") == before + 12 * len(x)
+    # expire. Long requests take turns, so that some of its rows may have been run by then.
+    ran = running.server.metric("hourglass_rows_total", model="heavy", graph="model") - before
+    assert 12 * len(x) <= ran < 13 * len(x)
 
 
 def test_health_names(running: Running) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from service.batcher import Batcher
+from service.arrivals import Arrivals
+from service.batcher import Batcher, Limits
+from service.costs import Costs
 from service.errors import DeadlineMissed, InferenceFailed, Overloaded, ShuttingDown
 
 OUT = ("out",)
+COSTS = Costs((1, 1024), (1e-3, 1e-3))
 
 
 class Recorder:
@@ -22,6 +25,11 @@ class Recorder:
         self.batches: list[int] = []
         self.waits: list[float] = []
         self.rejections: list[str] = []
+        self.rows: list[np.ndarray] = []
+
+    def answered(self, rows: np.ndarray, answer: dict[str, np.ndarray]) -> None:
+        assert all(len(values) == len(rows) for values in answer.values())
+        self.rows.append(rows)
 
     def batch(self, rows: int, waits: Sequence[float], run_seconds: float) -> None:
         self.batches.append(rows)
@@ -70,10 +78,17 @@ def rows(*values: float) -> np.ndarray:
 async def make() -> AsyncIterator[Callable[..., tuple[Batcher, Recorder]]]:
     made: list[Batcher] = []
 
-    def build(run: Gate, max_batch_rows: int = 8, max_queue_rows: int = 1000, max_queue_bytes: int = 10**6):
+    def build(
+        run: Gate,
+        batch_rows: int = 8,
+        queue_rows: int = 1000,
+        queue_bytes: int = 10**6,
+        costs: Costs = COSTS,
+        **more: Any,
+    ):
         recorder = Recorder()
-        bounds = {"max_queue_rows": max_queue_rows, "max_queue_bytes": max_queue_bytes}
-        batcher = Batcher(run, recorder, max_batch_rows=max_batch_rows, **bounds)
+        limits = Limits(batch_rows, queue_rows, queue_bytes, **more)
+        batcher = Batcher(run, costs, recorder, limits, Arrivals(), recorder.answered)
         made.append(batcher)
         return batcher, recorder
 
@@ -100,13 +115,93 @@ async def test_a_lone_request_runs_at_once(make: Callable) -> None:
 
 async def test_what_waits_runs_together_in_order_and_rows_are_counted(make: Callable) -> None:
     gate = Gate(open_=False)
-    batcher, recorder = make(gate, max_batch_rows=8)
+    batcher, recorder = make(gate, batch_rows=8)
     tasks = await queue_behind(batcher, gate, rows(1, 2, 3), rows(4, 5), rows(6, 7, 8), rows(9), rows(*range(10, 18)))
     gate.open.set()
     answers = await asyncio.gather(*tasks)
     np.testing.assert_array_equal(np.concatenate([a["out"] for a in answers]), rows(*range(18)) * 2)
-    assert recorder.batches == [1, 8, 1, 8]
-    assert len(recorder.waits) == 6
+    assert recorder.batches == [1, 8, 8, 1]
+    np.testing.assert_array_equal(np.concatenate(recorder.rows), rows(*range(18)))
+
+
+async def test_a_long_request_is_run_in_batches_and_joined_in_order_and_others_have_their_turn(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, batch_rows=8)
+    long, short = rows(*range(100, 130)), rows(7)
+    first, *waiting = await queue_behind(batcher, gate, long, short)
+    done: list[int] = []
+    for i, task in enumerate(waiting):
+        task.add_done_callback(lambda _task, i=i: done.append(i))
+    gate.open.set()
+    answers = await asyncio.gather(*waiting)
+    np.testing.assert_array_equal(answers[0]["out"], long * 2)
+    np.testing.assert_array_equal(answers[1]["out"], short * 2)
+    assert done == [1, 0], "the short request waited for all of the long one"
+    assert recorder.batches == [1, 8, 8, 8, 7]
+    await first
+
+
+async def test_several_runners_share_a_long_request(make: Callable) -> None:
+    """Each runner is inside a run at the same time."""
+    inside, together = threading.Semaphore(0), threading.Barrier(2, timeout=30)
+
+    def run(batch: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        inside.release()
+        together.wait()
+        return dict.fromkeys(outputs, batch * 2)
+
+    batcher, recorder = make(run, batch_rows=8, runners=2)
+    long = rows(*range(16))
+    np.testing.assert_array_equal((await batcher.submit(long, OUT))["out"], long * 2)
+    assert recorder.batches == [8, 8]
+
+
+async def test_a_cancelled_long_request_is_not_run_to_its_end(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, batch_rows=8)
+    first, long = await queue_behind(batcher, gate, rows(*range(80)))
+    gate.pass_one()
+    await first
+    await gate.wait_entered()
+    long.cancel()
+    await asyncio.gather(long, return_exceptions=True)
+    assert batcher.queued_rows == 0
+    gate.open.set()
+    assert (await batcher.submit(rows(5), OUT))["out"][0, 0] == 10
+    assert sum(recorder.batches) == 1 + 8 + 1
+
+
+async def test_poison_in_one_part_fails_the_long_request_and_nobody_else(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, batch_rows=8)
+    tasks = await queue_behind(batcher, gate, rows(*range(10), 3e38, 1), rows(3), rows(4))
+    gate.open.set()
+    _, long, *short = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(long, InferenceFailed)
+    assert long.row == 10
+    assert [answer["out"][0, 0] for answer in short] == [6, 8]
+    assert batcher.queued_rows == 0
+
+
+async def test_what_is_quick_runs_on_the_event_loop(make: Callable) -> None:
+    threads = set()
+
+    def run(batch: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        threads.add(threading.current_thread())
+        return dict.fromkeys(outputs, batch)
+
+    for inline_seconds, here in ((1.0, True), (0.0, False)):
+        threads.clear()
+        batcher, _ = make(run, inline_seconds=inline_seconds)
+        await batcher.submit(rows(1), OUT)
+        assert (threads == {threading.main_thread()}) is here
+
+
+async def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once(make: Callable) -> None:
+    batcher, recorder = make(Gate(), batch_rows=4, delay=30.0)
+    requests = [asyncio.create_task(batcher.submit(rows(i), OUT)) for i in range(4)]
+    await asyncio.wait_for(asyncio.gather(*requests), 10)
+    assert recorder.batches == [4]
 
 
 async def test_each_request_gets_the_outputs_it_asked_for(make: Callable) -> None:
@@ -143,7 +238,7 @@ async def test_one_cancelled_request_leaves_its_batch_mates_alone(make: Callable
 
 async def test_cancelled_rows_make_room_at_once(make: Callable) -> None:
     gate = Gate(open_=False)
-    batcher, _ = make(gate, max_queue_rows=8)
+    batcher, _ = make(gate, queue_rows=8)
     _, waiting = await queue_behind(batcher, gate, rows(*range(8)))
     with pytest.raises(Overloaded):
         await batcher.submit(rows(1), OUT)
@@ -170,19 +265,20 @@ async def test_a_poisoned_request_fails_alone(make: Callable) -> None:
 
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(make: Callable) -> None:
     gate = Gate(open_=False)
-    batcher, recorder = make(gate, max_batch_rows=4, max_queue_rows=4)
-    tasks = await queue_behind(batcher, gate, rows(1, 2, 3))
-    with pytest.raises(Overloaded, match="3 rows, 12 bytes, are waiting; at most 4 rows") as refused:
-        await batcher.submit(rows(4, 5), OUT)
-    assert 0 < refused.value.retry_after <= 5
-    assert recorder.rejections == ["QUEUE_FULL"]
+    batcher, recorder = make(gate, batch_rows=4, queue_rows=4)
+    tasks = await queue_behind(batcher, gate, rows(1, 2, 3), rows(4, 5))
+    for more in (rows(6), rows(*range(100))):
+        with pytest.raises(Overloaded, match="5 rows, 20 bytes, are waiting; no more are taken from 4 rows") as refused:
+            await batcher.submit(more, OUT)
+        assert 0 < refused.value.retry_after <= 5
+    assert recorder.rejections == ["QUEUE_FULL"] * 2
     gate.open.set()
     await asyncio.gather(*tasks)
 
 
 async def test_the_queue_is_bounded_in_bytes_too_and_takes_one_request_of_any_size(make: Callable) -> None:
     gate = Gate(open_=False)
-    batcher, recorder = make(gate, max_queue_bytes=20)
+    batcher, recorder = make(gate, queue_bytes=20)
     tasks = await queue_behind(batcher, gate, rows(*range(6)))  # 24 bytes, alone
     with pytest.raises(Overloaded, match="24 bytes"):
         await batcher.submit(rows(1), OUT)
@@ -192,27 +288,30 @@ async def test_the_queue_is_bounded_in_bytes_too_and_takes_one_request_of_any_si
     assert (await batcher.submit(rows(1), OUT))["out"][0, 0] == 2
 
 
-async def test_the_time_to_come_back_is_about_right_from_the_first_batch_on(make: Callable) -> None:
+async def test_the_time_to_come_back_is_that_of_the_rows_that_wait(make: Callable) -> None:
+    """From the first batch on: it is known what batches cost. What they take later counts too."""
     gate = Gate(open_=False)
-    batcher, _ = make(gate, max_queue_rows=8)
-    first = asyncio.create_task(batcher.submit(rows(0), OUT))
-    await gate.wait_entered()
-    started = time.perf_counter()
-    while time.perf_counter() - started < 0.2:  # a run of 0.2 s for one row
-        await asyncio.sleep(0.01)
-    gate.pass_one()
-    await first
-    waiting = await queue_behind(batcher, gate, rows(1, 2, 3, 4))
+    batcher, _ = make(gate, queue_rows=8, costs=Costs((1, 8), (0.2, 1.6)))
+    waiting = await queue_behind(batcher, gate, rows(*range(8)))
     with pytest.raises(Overloaded) as refused:
-        await batcher.submit(rows(*range(5)), OUT)
-    assert 0.6 < refused.value.retry_after < 3
+        await batcher.submit(rows(1), OUT)
+    assert refused.value.retry_after == pytest.approx(8 * 0.2)
+    gate.open.set()
+    await asyncio.gather(*waiting)
+    for _ in range(50):
+        await batcher.submit(rows(1), OUT)
+    gate.open.clear()
+    waiting = await queue_behind(batcher, gate, rows(*range(8)))
+    with pytest.raises(Overloaded) as refused:
+        await batcher.submit(rows(1), OUT)
+    assert refused.value.retry_after < 0.2
     gate.open.set()
     await asyncio.gather(*waiting)
 
 
 async def test_finding_the_guilty_row_takes_few_runs(make: Callable) -> None:
     gate = Gate(open_=False)
-    batcher, _ = make(gate, max_batch_rows=128)
+    batcher, _ = make(gate, batch_rows=128)
     tasks = await queue_behind(batcher, gate, *(rows(666 if i == 77 else i) for i in range(128)))
     gate.open.set()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -260,7 +359,7 @@ async def test_closing_answers_what_runs_and_refuses_what_waits(make: Callable) 
 async def test_two_thousand_requests_half_of_them_cancelled(make: Callable) -> None:
     """Every answer is that of its own rows, nothing hangs, nothing stays in the queue."""
     rng = random.Random(0)
-    batcher, recorder = make(Gate(), max_batch_rows=64, max_queue_rows=100_000)
+    batcher, recorder = make(Gate(), batch_rows=64, queue_rows=100_000)
     sizes = [rng.randint(1, 20) for _ in range(2_000)]
     requests = [rows(*(i * 32 + k for k in range(size))) for i, size in enumerate(sizes)]
     tasks = [asyncio.create_task(batcher.submit(request, OUT)) for request in requests]

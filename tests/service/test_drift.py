@@ -74,7 +74,7 @@ def test_rows_that_are_not_scored_count_but_for_the_score() -> None:
     tracker = tracker_of(normal(4)(CALIBRATION_ROWS))
     traffic = normal(4, seed=1)
     for size in (1, 10, 100):
-        tracker.observe(traffic(size))
+        tracker.observe(traffic(size), {})
         assert tracker.now().scored == 0
     assert np.isnan(tracker.now().score_ks)
     rows = traffic(70)
@@ -90,7 +90,7 @@ def test_of_wide_rows_a_share_is_counted() -> None:
     for size in (1, 64, 1024):
         tracker = tracker_of(calibration)
         for _ in range(1024 // size):
-            tracker.observe(np.zeros((size, 784), dtype=np.float32))
+            tracker.observe(np.zeros((size, 784), dtype=np.float32), {})
         assert 50 < tracker.now().rows < 125  # a twelfth of them
 
 
@@ -192,7 +192,7 @@ def test_who_asks_often_does_not_make_it_keep_more() -> None:
     tracker = tracker_of(normal(4)(CALIBRATION_ROWS))
     traffic = normal(4)
     for _ in range(WINDOW + 500):
-        tracker.observe(traffic(1))
+        tracker.observe(traffic(1), {})
         tracker.now()
     assert WINDOW <= tracker.now().rows <= WINDOW + WINDOW // 8
     assert len(tracker._parts) <= 10
