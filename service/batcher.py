@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _GOING_AWAY = "the server is shutting down: try another"
 
+# A batch of so much work gains little by growing: it is begun whoever else is coming.
+_ENOUGH_SECONDS = 1e-3
+
 Answer = dict[str, np.ndarray]
 Run = Callable[[np.ndarray, Sequence[str]], Answer]
 
@@ -116,6 +119,7 @@ class Batcher:
         self._limits = limits
         self._arrivals = arrivals
         self._batch_rows = min(limits.batch_rows, costs.batch_rows)
+        self._enough_rows = self._batch_rows if limits.delay else min(self._batch_rows, costs.rows_in(_ENOUGH_SECONDS))
         self._loop = asyncio.get_running_loop()
         self._runners = ThreadPoolExecutor(limits.runners, thread_name_prefix="runner")
         self._free = limits.runners
@@ -165,7 +169,8 @@ class Batcher:
         """Calls that come in together are taken up one after the other, and are then run together."""
         if not self._free or not self._queue:
             return
-        if self._queued_rows >= self._batch_rows or (self._arrivals.quiet and not self._limits.delay):
+        quiet = self._arrivals.quiet and not self._limits.delay
+        if quiet or self._queued_rows >= self._enough_rows:
             self._take_turn()
         elif self._turn_planned:
             return

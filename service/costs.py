@@ -34,9 +34,12 @@ class Costs:
 
     @property
     def batch_rows(self) -> int:
-        """The largest measured size that does not take too long; at least one row."""
-        fitting = [rows for rows, seconds in zip(self.rows, self.seconds, strict=True) if seconds < _BATCH_SECONDS]
-        return max(fitting, default=1)
+        """So many rows should be run together at most."""
+        return self.rows_in(_BATCH_SECONDS)
+
+    def rows_in(self, seconds: float) -> int:
+        """The largest measured size that takes less; at least one row."""
+        return max((rows for rows, took in zip(self.rows, self.seconds, strict=True) if took < seconds), default=1)
 
     def expect(self, rows: int) -> float:
         """Seconds that a batch takes: linear between measured sizes, in proportion beyond."""

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from service import wire
 from service.arrivals import Arrivals
 from service.errors import (
     BadCredential,
@@ -32,6 +33,7 @@ _HEALTH = "/grpc.health.v1.Health/"
 _OK = grpc.StatusCode.OK.name
 _CANCELLED = grpc.StatusCode.CANCELLED.name
 _EXPIRED = grpc.StatusCode.DEADLINE_EXCEEDED.name
+_LARGE_BYTES = 32_768
 _QUIET_SECONDS = 0.05
 _LAST_CALLS_SECONDS = 1.0
 
@@ -161,7 +163,8 @@ class _Undecodable:
 def _decode_or_mark(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def decode(data: bytes) -> Any:
         try:
-            return deserialize(data)
+            large = wire.large_request(data, deserialize) if len(data) >= _LARGE_BYTES else None
+            return large or deserialize(data)
         except DecodeError:
             return _Undecodable()
 

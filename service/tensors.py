@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from hourglass.contract.schema import Schema
 from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
+from service.wire import LargeRequest
 
 _DTYPE = np.dtype("<f4")
 # How an answer travels, by the kind of its numbers.
@@ -22,7 +23,7 @@ _ANSWERS = {
 
 
 def decode(
-    request: Message,
+    request: Message | LargeRequest,
     field: str,
     row_shape: list[int],
     max_rows: int,
@@ -48,7 +49,8 @@ def decode(
     shape = tensor.shape[:]
     _check_shape(field, shape, row_shape, max_rows)
     expected = math.prod(shape) * _DTYPE.itemsize
-    data = tensor.data  # read once: each access copies the bytes out of the message
+    # Of a message read once: each access copies the bytes.
+    data = request.data if isinstance(request, LargeRequest) else tensor.data
     if len(data) != expected:
         raise InvalidInput(
             f"data has {len(data)} bytes; shape {shape} of float32 takes {expected}",

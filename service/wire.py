@@ -1,13 +1,15 @@
-"""Answers as protobuf bytes, written without the messages: numbers go from numpy to the wire in one copy.
+"""Numbers between numpy and the wire without the copies that protobuf's messages make.
 
-A message would copy them three times, and cost 17 µs for the seven small tensors of a scored row where this costs 2.
+Answers are written as bytes, in one copy: messages make three, and take 17 µs for the seven small tensors of a scored
+row where this takes 2. The data of a large request stays where it was received: a message would copy it twice, which
+at 512 rows of 784 numbers is 0.4 ms, with the interpreter locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import Message
@@ -21,7 +23,11 @@ _TYPES = {
     "b": (pb.DATA_TYPE_BOOL, np.dtype("?")),
 }
 _LENGTH_DELIMITED = 2
+_VARINT = 0
+_FIXED = {1: 8, 5: 4}
 _DATA = pb.Tensor.DESCRIPTOR.fields_by_name["data"].number
+# Of the tensor of rows: the same in every request that has one.
+_ROWS = pb.ScoreRequest.DESCRIPTOR.fields_by_name["tensor"].number
 
 
 def fields(response: type[Message]) -> dict[str, int]:
@@ -54,6 +60,78 @@ def _header(number: int, kind: str, shape: tuple[int, ...]) -> bytes:
     size = int(np.prod(shape)) * dtype.itemsize
     head = pb.Tensor(data_type=data_type, shape=shape).SerializeToString() + _start(_DATA, size)
     return _start(number, len(head) + size) + head
+
+
+class LargeRequest:
+    """A request whose tensor has its data beside it: `message` is the rest."""
+
+    __slots__ = ("data", "message")
+
+    def __init__(self, message: Message, data: memoryview) -> None:
+        self.message = message
+        self.data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.message, name)
+
+
+def large_request(received: bytes, parse: Callable[[bytes], Message]) -> LargeRequest | None:
+    """None where the bytes are not laid out as usual, with one tensor that has its data once: parse them whole then.
+
+    Raises DecodeError.
+    """
+    tensor = _only(received, 0, len(received), _ROWS)
+    data = tensor and _only(received, tensor.start, tensor.end, _DATA)
+    if not tensor or not data:
+        return None
+    head = received[tensor.start : data.tag] + received[data.end : tensor.end]
+    rest = received[: tensor.tag] + _start(_ROWS, len(head)) + head + received[tensor.end :]
+    return LargeRequest(parse(rest), memoryview(received)[data.start : data.end])
+
+
+class _Field(NamedTuple):
+    """Where a length-delimited field is: its tag, and its content."""
+
+    tag: int
+    start: int
+    end: int
+
+
+def _only(data: bytes, at: int, end: int, number: int) -> _Field | None:
+    """The length-delimited field of that number; None where there is none or several, or what cannot be skipped."""
+    found = None
+    while at < end:
+        tag, (key, start) = at, _read_varint(data, at)
+        kind = key & 7
+        if kind == _LENGTH_DELIMITED:
+            length, start = _read_varint(data, start)
+            at = start + length
+        elif kind == _VARINT:
+            _, at = _read_varint(data, start)
+        elif kind in _FIXED:
+            at = start + _FIXED[kind]
+        else:
+            return None
+        if at > end:
+            return None
+        if key >> 3 == number:
+            if found or kind != _LENGTH_DELIMITED:
+                return None
+            found = _Field(tag, start, at)
+    return found
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number, and where it ends; beyond the data where that ends before."""
+    value = shift = 0
+    while at < len(data) and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+    return 0, len(data) + 1
 
 
 def _start(number: int, length: int) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -42,3 +45,58 @@ def test_an_answer_is_the_messages_bytes(first: np.ndarray, second: np.ndarray, 
     )
     assert pb.ScoreResponse.FromString(written) == expected
     assert len(written) == expected.ByteSize()
+
+
+REQUEST = pb.ScoreRequest(
+    model="m", version=2**50, tensor=tensor(np.arange(600.0).reshape(2, 300)), false_alarm_rate=0.1, top_features=3
+)
+
+
+def same(received: bytes) -> bool:
+    """Whether the data was left beside the message, which is otherwise the one that was sent."""
+    large = wire.large_request(received, pb.ScoreRequest.FromString)
+    if large is None:
+        return False
+    whole = pb.ScoreRequest.FromString(received)
+    assert large.data == whole.tensor.data
+    assert large.model == whole.model
+    assert large.HasField("tensor")
+    whole.tensor.ClearField("data")
+    assert large.message == whole
+    return True
+
+
+def test_the_data_of_a_large_request_stays_where_it_is() -> None:
+    assert same(REQUEST.SerializeToString())
+    unknown = b"\x98\x06\x01" + b"\xa2\x06\x03abc"  # fields 99 and 100
+    assert same(unknown + REQUEST.SerializeToString() + unknown)
+
+
+def test_what_is_laid_out_in_another_way_is_parsed_whole() -> None:
+    twice = REQUEST.SerializeToString() * 2
+    no_tensor = pb.ScoreRequest(model="m" * 100).SerializeToString()
+    no_data = pb.ScoreRequest(model="m", tensor=pb.Tensor(shape=[1, 2])).SerializeToString()
+    rows = pb.GenerateRequest(model="m", rows=5).SerializeToString()  # field 3 is no tensor there
+    group = REQUEST.SerializeToString() + b"\x9b\x06\x9c\x06"
+    for received in (b"", twice, no_tensor, no_data, rows, group):
+        assert not same(received)
+
+
+@given(st.binary(max_size=64), st.integers(0, 2000), st.integers(0, 2000))
+def test_damaged_requests_are_parsed_as_the_message_would_be(noise: bytes, start: int, end: int) -> None:
+    """Cut, or with bytes changed: either both refuse them, or both read the same."""
+    sent = REQUEST.SerializeToString()
+    start, end = sorted((start % len(sent), end % len(sent)))
+    received = sent[:start] + noise + sent[end:]
+    try:
+        whole = pb.ScoreRequest.FromString(received)
+    except DecodeError:
+        with contextlib.suppress(DecodeError):
+            large = wire.large_request(received, pb.ScoreRequest.FromString)
+            assert large is None, "the message refuses what was taken"
+        return
+    large = wire.large_request(received, pb.ScoreRequest.FromString)
+    if large is not None:
+        data = whole.tensor.data
+        whole.tensor.ClearField("data")
+        assert (bytes(large.data), large.message) == (data, whole)
