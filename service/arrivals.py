@@ -10,14 +10,20 @@ nothing: this is no timer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 # Calls are crowded when the next is announced so soon after a batch. A lone caller, who has to be answered first, needs
 # more than twice as long.
 _CROWDED_SECONDS = 120e-6
 # More turns of the event loop than there are from one announcement to the next.
-_TURNS = 16
+_TURNS = 24
+# Waited in vain with as many as the last time, these turns show that all callers are here: the next batches of as many
+# do without.
+_WITHOUT = 8
 # Nobody is waited for who announces a call and then takes so long to send it.
 _PATIENCE_SECONDS = 1e-3
 # Nor is the first to wait kept longer than this, however many come.
@@ -37,6 +43,8 @@ class Arrivals:
         self._crowded = False
         self._together = 0
         self._begun_at: float | None = None
+        self._arrived = 0  # since then
+        self._without = 0  # so many batches need not wait for the next announcement
         # While somebody waits: since when, and whether anybody came lately.
         self._patience: asyncio.TimerHandle | None = None
         self._since = 0.0
@@ -57,6 +65,7 @@ class Arrivals:
     def arrived(self) -> None:
         """It is here."""
         self._coming = max(0, self._coming - 1)  # it may have been given up
+        self._arrived += 1
         self._moving = True
         self._look_from_now_on()
 
@@ -64,29 +73,37 @@ class Arrivals:
         """So many were put together in a batch."""
         self._together = requests
         self._begun_at = time.perf_counter()
+        self._arrived = 0
 
     def when_quiet(self, then: Callable[[], None]) -> None:
         """Call it on a later turn of the event loop, when nobody is coming any more."""
+        if not self._waiting:
+            self._since = time.perf_counter()
         self._waiting.append(then)
         self._look_from_now_on()
 
     def _look_from_now_on(self) -> None:
-        self._turns = _TURNS if self._crowded else 0
+        all_here = self._without and self._arrived >= self._together
+        self._turns = _TURNS if self._crowded and not all_here else 0
         if self._waiting and not self._looking:
             self._looking = True
             self._loop.call_soon(self._look)
 
     def _look(self) -> None:
         self._looking = False
-        if self._coming:
+        if time.perf_counter() - self._since >= _LONGEST_SECONDS:
+            self._tell()
+        elif self._coming:
             if self._patience is None:
-                self._since = time.perf_counter()
                 self._be_patient()
         elif self._turns:
             self._turns -= 1
+            if not self._turns and self._arrived == self._together:
+                self._without = _WITHOUT + 1
             self._looking = True
             self._loop.call_soon(self._look)
         else:
+            self._without = max(0, self._without - 1)
             self._tell()
 
     def _be_patient(self) -> None:
@@ -106,4 +123,7 @@ class Arrivals:
             self._patience = None
         waiting, self._waiting = self._waiting, []
         for then in waiting:
-            then()
+            try:
+                then()
+            except Exception:
+                log.exception("a batch could not be begun")

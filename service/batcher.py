@@ -15,8 +15,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from service import tensors
 from service.arrivals import Arrivals
 from service.costs import Costs
 from service.errors import DeadlineMissed, InferenceFailed, Overloaded, ServiceError, ShuttingDown
+from service.runners import Runners
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,13 @@ class _Request:
     cut: int = 0  # of the rows, so many are in a batch, or were
     # Of a request that is run in several batches: the answers so far, by the place of their first row.
     parts: dict[int, Answer] = field(default_factory=dict)
-    missing: int = field(init=False)
+    size: int = field(init=False)
+    row_bytes: int = field(init=False)
+    missing: int = field(init=False)  # rows without an answer
 
     def __post_init__(self) -> None:
-        self.missing = len(self.rows)
+        self.size = self.missing = len(self.rows)
+        self.row_bytes = self.rows[0].nbytes
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +125,7 @@ class Batcher:
         self._batch_rows = min(limits.batch_rows, costs.batch_rows)
         self._enough_rows = self._batch_rows if limits.delay else min(self._batch_rows, costs.rows_in(_ENOUGH_SECONDS))
         self._loop = asyncio.get_running_loop()
-        self._runners = ThreadPoolExecutor(limits.runners, thread_name_prefix="runner")
+        self._runners = Runners(limits.runners)
         self._free = limits.runners
         self._idle = asyncio.Event()
         self._idle.set()
@@ -129,7 +133,8 @@ class Batcher:
         self._queued_rows = 0
         self._queued_bytes = 0
         self._seconds_per_row = costs.expect(self._batch_rows) / self._batch_rows
-        self._turn_planned = False
+        # A turn that is planned: the timer, or that arrivals will tell.
+        self._planned: asyncio.TimerHandle | bool = False
         self._closing = False
 
     @property
@@ -163,7 +168,7 @@ class Batcher:
         await self._idle.wait()
         while self._queue:
             self._fail(self._queue.popleft(), ShuttingDown(_GOING_AWAY))
-        self._runners.shutdown()
+        self._runners.close()
 
     def _plan_turn(self) -> None:
         """Calls that come in together are taken up one after the other, and are then run together."""
@@ -172,26 +177,32 @@ class Batcher:
         quiet = self._arrivals.quiet and not self._limits.delay
         if quiet or self._queued_rows >= self._enough_rows:
             self._take_turn()
-        elif self._turn_planned:
+        elif self._planned:
             return
         elif self._limits.delay:
-            self._turn_planned = True
-            self._loop.call_later(self._limits.delay, self._take_turn)
+            self._planned = self._loop.call_later(self._limits.delay, self._take_turn)
         else:
-            self._turn_planned = True
+            self._planned = True
             self._arrivals.when_quiet(self._take_turn)
 
     def _take_turn(self) -> None:
         """Give each free runner a batch; or run one here, and let others have the event loop before the next."""
-        self._turn_planned = False
+        if isinstance(self._planned, asyncio.TimerHandle):
+            self._planned.cancel()
+        self._planned = False
         while self._free and not self._closing and (batch := self._cut()):
+            under_way = self._limits.runners - self._free
             self._free -= 1
             self._idle.clear()
             if self._costs.expect(sum(map(len, batch))) <= self._limits.inline_seconds:
                 self._finish(*self._work(batch))
                 self._arrivals.begun(len(batch))
                 return
-            self._runners.submit(self._work_aside, batch)
+            try:
+                self._runners.submit(partial(self._work_aside, batch), under_way)
+            except RuntimeError as error:
+                self._finish([_Ran(batch, batch[0].rows, error)], time.perf_counter(), 0.0)
+                return
             self._arrivals.begun(len(batch))
 
     def _work_aside(self, batch: list[_Piece]) -> None:
@@ -209,23 +220,33 @@ class Batcher:
             self._idle.set()
         if self._queue:
             self._loop.call_soon(self._plan_turn)
-        pieces = [piece for group in ran for piece in group.pieces]
+        for group in ran:
+            if isinstance(group.answer, Exception):
+                for piece in group.pieces:
+                    self._fail(piece.request, group.answer)
+            else:
+                _hand_out(group.pieces, group.answer)
         try:
-            for group in ran:
-                if isinstance(group.answer, Exception):
-                    for piece in group.pieces:
-                        self._fail(piece.request, group.answer)
-                else:
-                    _hand_out(group.pieces, group.answer)
-                    if self._answered:
-                        self._answered(group.rows, group.answer)
-            rows = sum(map(len, pieces))
-            self._seconds_per_row += 0.1 * (seconds / rows - self._seconds_per_row)  # a moving average
-            self._observer.batch(rows, [started - piece.request.queued_at for piece in pieces], seconds)
-        except Exception as error:
-            log.exception("a batch could not be answered")
-            for piece in pieces:
-                self._fail(piece.request, error)
+            self._report(ran, started, seconds)
+        except Exception:
+            log.exception("a batch could not be reported")
+
+    def _report(self, ran: list[_Ran], started: float, seconds: float) -> None:
+        pieces = [piece for group in ran for piece in group.pieces]
+        rows = sum(map(len, pieces))
+        self._seconds_per_row += 0.1 * (seconds / rows - self._seconds_per_row)  # a moving average
+        waits = [started - piece.request.queued_at for piece in pieces if not piece.start]
+        self._observer.batch(rows, waits, seconds)
+        if self._answered is None:
+            return
+        for group in ran:
+            if isinstance(group.answer, Exception):
+                continue
+            if all(piece.request.outputs == group.pieces[0].request.outputs for piece in group.pieces):
+                self._answered(group.rows, group.answer)
+            else:  # what a batch-mate asked for is not this one's answer
+                for piece, answer in _shares(group.pieces, group.answer):
+                    self._answered(piece.rows, answer)
 
     def _fail(self, request: _Request, error: Exception) -> None:
         self._leave(request)
@@ -238,14 +259,18 @@ class Batcher:
 
     def _leave(self, request: _Request) -> None:
         """What was not run of it will not be, and makes room."""
-        self._take(request, len(request.rows) - request.cut)
+        left = request.size - request.cut
+        if left:
+            self._take(request, left)
+        if left == request.size:
+            request.rows = request.rows[:0].copy()  # until its turn in the queue would have come
 
     def _take(self, request: _Request, rows: int) -> _Piece:
         """The next rows of a request, out of the queue."""
         piece = _Piece(request, request.cut, request.cut + rows)
         request.cut = piece.end
         self._queued_rows -= rows
-        self._queued_bytes -= rows * request.rows[0].nbytes
+        self._queued_bytes -= rows * request.row_bytes
         return piece
 
     def _check_room(self) -> None:
@@ -261,25 +286,37 @@ class Batcher:
             )
 
     def _cut(self) -> list[_Piece]:
-        """The next batch: requests in order of arrival, without the cancelled and expired. What is too long leaves its
-        rest at the end of the queue, behind those who wait already."""
+        """The next batch: requests in order of arrival, without the cancelled and expired."""
         now = time.perf_counter()
         room = self._batch_rows
         batch: list[_Piece] = []
+        rest: _Request | None = None
         while self._queue and room:
             request = self._queue.popleft()
             if request.answer.done():  # cancelled by its caller
                 self._leave(request)
             elif request.deadline <= now:
                 self._observer.rejected(DeadlineMissed.reason)
-                self._fail(request, DeadlineMissed("the deadline passed while the rows were queued; they were not run"))
+                self._fail(request, DeadlineMissed("the deadline passed while rows were queued; these were not run"))
             else:
-                piece = self._take(request, min(len(request.rows) - request.cut, room))
+                piece = self._take(request, min(request.size - request.cut, room))
                 batch.append(piece)
                 room -= len(piece)
-                if request.cut < len(request.rows):
-                    self._queue.append(request)
+                if request.cut < request.size:
+                    rest = request
+        if rest:
+            self._put_back(rest)
         return batch
+
+    def _put_back(self, rest: _Request) -> None:
+        """Behind a batch of others: neither do they wait for all of it, nor it for all of them."""
+        ahead = 0
+        for place, request in enumerate(self._queue):
+            if ahead >= self._batch_rows:
+                self._queue.insert(place, rest)
+                return
+            ahead += request.size - request.cut
+        self._queue.append(rest)
 
     def _compute(self, batch: list[_Piece]) -> list[_Ran]:
         """On whatever thread. Never raises."""
@@ -314,7 +351,7 @@ def _hand_out(pieces: Sequence[_Piece], together: Answer) -> None:
         request = piece.request
         if request.answer.done():
             continue
-        if len(piece) == len(request.rows):
+        if len(piece) == request.size:
             request.answer.set_result(answer)
             continue
         request.parts[piece.start] = answer

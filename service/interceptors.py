@@ -8,9 +8,10 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import traceback
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -47,10 +48,17 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
     """
 
     def __init__(
-        self, metrics: Metrics, services: tuple[str, ...], arrivals: Arrivals, tokens: Tokens | None = None
+        self,
+        metrics: Metrics,
+        services: tuple[str, ...],
+        arrivals: Arrivals,
+        announced: Container[str],
+        tokens: Tokens | None = None,
     ) -> None:
+        """announced: methods, /service/method, whose calls bring rows: arrivals are told of these."""
         self._metrics = metrics
         self._arrivals = arrivals
+        self._announced = announced
         self._tokens = tokens
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._handlers: list[grpc.GenericRpcHandler] = []
@@ -92,13 +100,14 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             return self._refuse(_name(method) if method.startswith(self._prefixes) else None)
         guarded = self._guarded.get(method)
         if guarded is not None:
-            self._arrivals.announced()
+            if method in self._announced:
+                self._arrivals.announced()
             return guarded
         for handler in self._handlers:
             found = handler.service(details)
             if found is not None and method.startswith(self._prefixes):
                 # Our methods are few and fixed, so this cache is bounded.
-                found = self._guarded[method] = self._guard(_name(method), found)
+                found = self._guarded[method] = self._guard(method, found)
             if found is not None:
                 return found
         return None
@@ -116,18 +125,22 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        observed = self._metrics.method(method)
+        observed = self._metrics.method(_name(method))
         answer_to = handler.unary_unary
+        announced = method in self._announced
 
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             self._begun += 1
-            self._arrivals.arrived()
+            if announced:
+                self._arrivals.arrived()
             observed.begin()
             started = time.perf_counter()
             code = _OK
             try:
                 if isinstance(request, _Undecodable):
-                    raise InvalidInput(f"the bytes are not a {method}Request of hourglass.v1", reason="MALFORMED")
+                    raise InvalidInput(
+                        f"the bytes are not a {_name(method)}Request of hourglass.v1", reason="MALFORMED"
+                    )
                 answer = await answer_to(request, context)
                 if not self._may_answer.is_set():
                     await self._may_answer.wait()
@@ -138,11 +151,17 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
                 code = _EXPIRED if expired else _CANCELLED
                 raise
             except Exception as error:
-                failure = error if isinstance(error, ServiceError) else InternalError("a fault of the server")
-                code = failure.code.name
-                await _abort(method, failure, error, context)
+                status = _status(_name(method), error)
+                code = status[0].name
+                _forget(error)
             finally:
                 observed.end(code, time.perf_counter() - started)
+            # gRPC keeps what `abort` raises until the collector comes, and with it this frame: not with the request.
+            del request
+            if not self._may_answer.is_set():
+                await self._may_answer.wait()
+            await context.abort(*status)
+            raise AssertionError("abort does not return")
 
         return grpc.unary_unary_rpc_method_handler(
             call,
@@ -176,18 +195,30 @@ def _serialize(answer: bytes | Message) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-async def _abort(method: str, failure: ServiceError, cause: Exception, context: grpc.aio.ServicerContext) -> NoReturn:
+_Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
+
+
+def _status(method: str, error: Exception) -> _Status:
+    """Code, message and trailing metadata of a failed call; what is a fault of ours is logged."""
+    failure = error if isinstance(error, ServiceError) else InternalError("a fault of the server")
     message = str(failure)
     if failure.code is grpc.StatusCode.INTERNAL:
         error_id = secrets.token_hex(8)
         message = f"{message} (id {error_id} in the server's log)"
         # Without a cause there is no fault of ours to trace: rows that the model has no finite answer for.
-        fault = not isinstance(cause, ServiceError) or cause.__cause__ is not None
+        fault = not isinstance(error, ServiceError) or error.__cause__ is not None
         level = logging.ERROR if fault else logging.WARNING
         extra = {"method": method, "error_id": error_id, "why": str(failure)}
-        log.log(level, "call failed", exc_info=cause if fault else None, extra=extra)
-    await context.abort(failure.code, message, trailing_metadata(failure))
-    raise AssertionError("abort does not return")
+        log.log(level, "call failed", exc_info=error if fault else None, extra=extra)
+    return failure.code, message, trailing_metadata(failure)
+
+
+def _forget(error: BaseException | None) -> None:
+    """The frames of a traceback that refer to each other through the error would keep the rows until the collector
+    comes."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Tokens:

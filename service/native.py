@@ -28,6 +28,8 @@ T = TypeVar("T")
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
 
 
+# Methods whose calls bring rows.
+WITH_ROWS = frozenset(f"/{SERVICE}/{method}" for method in ("Embed", "Denoise", "Score", "Decode"))
 # Fields of the responses that are written as bytes.
 _EMBED = wire.fields(pb.EmbedResponse)
 _DENOISE = wire.fields(pb.DenoiseResponse)
@@ -65,6 +67,7 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
         rows = await self._rows(request, model)
         answer = await model.score(rows, context.time_remaining(), explain=k > 0 or request.feature_errors)
         verdict = verdicts.judge(rule, answer[SCORE], answer[P_VALUE])
+        answer[CLIPPED] = answer[CLIPPED].astype(np.int32)
         _count(model.scored, answer, verdict.is_anomaly)
         # The answer's names are the response's.
         fields = [(_SCORE[name], answer[name]) for name in _SCORED]

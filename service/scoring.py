@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hourglass.contract.manifest import CLIPPED, SCORE, Manifest
+from hourglass.contract.manifest import SCORE, Manifest
 from service.batcher import Answer, Run
 
 P_VALUE, MISSING, UNKNOWN = "p_value", "missing", "unknown"
@@ -15,12 +15,11 @@ _OURS = {P_VALUE, MISSING, UNKNOWN}
 
 def scored(run: Run, manifest: Manifest) -> Run:
     """The run, which gives beside its own outputs P_VALUE, float32 [n], and how many cells of each row are MISSING and
-    how many categories UNKNOWN, int32 [n]; CLIPPED, a count too, becomes int32."""
+    how many categories UNKNOWN, int32 [n]."""
 
     def scored_run(rows: np.ndarray, outputs: Sequence[str]) -> Answer:
         answer = run(rows, [name for name in outputs if name not in _OURS])
         if SCORE in outputs:
-            answer[CLIPPED] = answer[CLIPPED].astype(np.int32)
             answer[P_VALUE] = manifest.calibration.p_values(answer[SCORE]).astype(np.float32)
             answer[MISSING], answer[UNKNOWN] = _counts(rows, manifest)
         return answer

@@ -85,7 +85,7 @@ async def _serve(settings: Settings) -> None:
     engine = Engine(loading.result())
     settle()
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
-    guard = Guard(metrics, (native.SERVICE,), arrivals, tokens)
+    guard = Guard(metrics, (native.SERVICE,), arrivals, native.WITH_ROWS, tokens)
     server, grpc_port, health = _listen(settings, engine, guard)
     await server.start()
     log.info(

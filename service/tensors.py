@@ -58,6 +58,8 @@ def decode(
             field=f"{field}.data",
         )
     values: np.ndarray = np.ndarray(shape, _DTYPE, data)
+    if not values.flags.aligned:  # kernels round otherwise there
+        values = values.copy()
     _check_finite(field, values, schema, takes_missing)
     if schema is not None and (problem := schema.check(values)):
         row, column, why = problem

@@ -25,6 +25,8 @@ _TYPES = {
 _LENGTH_DELIMITED = 2
 _VARINT = 0
 _FIXED = {1: 8, 5: 4}
+# More than a usual request has; millions of small fields are for protobuf, not for Python.
+_MOST_FIELDS = 32
 _DATA = pb.Tensor.DESCRIPTOR.fields_by_name["data"].number
 # Of the tensor of rows: the same in every request that has one.
 _ROWS = pb.ScoreRequest.DESCRIPTOR.fields_by_name["tensor"].number
@@ -100,14 +102,16 @@ class _Field(NamedTuple):
 def _only(data: bytes, at: int, end: int, number: int) -> _Field | None:
     """The length-delimited field of that number; None where there is none or several, or what cannot be skipped."""
     found = None
-    while at < end:
+    for _ in range(_MOST_FIELDS):
+        if at == end:
+            return found
         tag, (key, start) = at, _read_varint(data, at)
         kind = key & 7
         if kind == _LENGTH_DELIMITED:
             length, start = _read_varint(data, start)
             at = start + length
         elif kind == _VARINT:
-            _, at = _read_varint(data, start)
+            _, at = _read_varint(data, start, 10)
         elif kind in _FIXED:
             at = start + _FIXED[kind]
         else:
@@ -118,13 +122,14 @@ def _only(data: bytes, at: int, end: int, number: int) -> _Field | None:
             if found or kind != _LENGTH_DELIMITED:
                 return None
             found = _Field(tag, start, at)
-    return found
+    return None
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number, and where it ends; beyond the data where that ends before."""
+def _read_varint(data: bytes, at: int, most: int = 5) -> tuple[int, int]:
+    """The number, and where it ends; beyond the data where that ends before. most: bytes; of tags and lengths protobuf
+    reads five."""
     value = shift = 0
-    while at < len(data) and shift < 64:
+    while at < len(data) and shift < 7 * most:
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift

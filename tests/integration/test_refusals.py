@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -237,3 +238,20 @@ def test_a_full_queue_says_when_to_come_back(tmp_path: Any, serve: Any) -> None:
         assert 0 < outcome.retry_seconds <= 5
         assert int(outcome.trailer["grpc-retry-pushback-ms"]) == round(outcome.retry_seconds * 1e3)
     assert server.metric("hourglass_rejected_total", model="heavy", reason="QUEUE_FULL") == len(refused)
+
+
+def test_refused_calls_leave_nothing_behind(server: Serve, channel: grpc.Channel) -> None:
+    """Frames, futures and errors that refer to each other would keep the messages until the collector comes."""
+
+    def resident() -> int:
+        status = (Path("/proc") / str(server.process.pid) / "status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) // 1024
+
+    wrong = pb.ScoreRequest(model="line", tensor=raw([2, 4], 8 * 2**20))
+    stub = wire.stub(channel)
+    for _ in range(5):
+        wire.failure(stub.Score, wrong)
+    before = resident()
+    for _ in range(40):
+        assert wire.failure(stub.Score, wrong).code is INVALID
+    assert resident() - before < 100, "MiB for 320 MiB of refused messages"

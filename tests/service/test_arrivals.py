@@ -58,6 +58,7 @@ async def test_who_never_comes_holds_nobody_up_for_long() -> None:
 
 async def test_a_stream_of_calls_without_end_holds_nobody_up_for_ever() -> None:
     coming, told = Arrivals(), asyncio.Event()
+    coming.begun(2)  # crowded
     coming.announced()
     coming.when_quiet(told.set)
 

@@ -141,6 +141,62 @@ async def test_a_long_request_is_run_in_batches_and_joined_in_order_and_others_h
     await first
 
 
+async def test_a_long_request_is_not_starved_by_short_ones(make: Callable) -> None:
+    """With the queue kept full of single rows, it has every second batch at least."""
+    batcher, recorder = make(Gate(), batch_rows=8)
+    done = asyncio.Event()
+
+    async def short() -> None:
+        while not done.is_set():
+            await batcher.submit(rows(1), OUT)
+
+    callers = [asyncio.create_task(short()) for _ in range(48)]
+    while not recorder.batches:
+        await asyncio.sleep(0)
+    long = rows(*range(400))
+    before = len(recorder.batches)
+    np.testing.assert_array_equal((await asyncio.wait_for(batcher.submit(long, OUT), 30))["out"], long * 2)
+    assert len(recorder.batches) - before < 3 * 400 / 8
+    done.set()
+    await asyncio.gather(*callers)
+
+
+async def test_a_thread_that_cannot_start_fails_its_batch_and_no_other(
+    make: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    batcher, _ = make(Gate())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(InferenceFailed):
+            await batcher.submit(rows(1), OUT)
+    assert (await batcher.submit(rows(2), OUT))["out"][0, 0] == 4
+
+
+async def test_who_watches_cannot_spoil_an_answer(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    batcher, recorder = make(Gate(), batch_rows=2)
+    recorder.waits = None  # so that reporting raises
+    for request in (rows(1), rows(1, 2, 3)):
+        np.testing.assert_array_equal((await batcher.submit(request, OUT))["out"], request * 2)
+    assert "could not be reported" in caplog.text
+
+
+async def test_what_is_shown_of_a_batch_is_what_each_asked_for(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate)
+    shown: list[tuple[int, tuple[str, ...]]] = []
+    recorder.answered = lambda batch, answer: shown.append((len(batch), tuple(answer)))
+    batcher._answered = recorder.answered
+    (first,) = await queue_behind(batcher, gate)
+    tasks = [asyncio.create_task(batcher.submit(rows(i), o)) for i, o in enumerate([("out",), ("other",)])]
+    await asyncio.sleep(0)
+    gate.open.set()
+    await asyncio.gather(first, *tasks)
+    assert shown == [(1, ("out",)), (1, ("out",)), (1, ("other",))]
+
+
 async def test_several_runners_share_a_long_request(make: Callable) -> None:
     """Each runner is inside a run at the same time."""
     inside, together = threading.Semaphore(0), threading.Barrier(2, timeout=30)

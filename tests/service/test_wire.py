@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 import numpy as np
+import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -17,7 +18,7 @@ DTYPES = {"f": pb.DATA_TYPE_FLOAT32, "i": pb.DATA_TYPE_INT32, "b": pb.DATA_TYPE_
 arrays = st.sampled_from(["<f4", "<f8", "<i4", "<i8", "?"]).flatmap(
     lambda dtype: npst.arrays(
         dtype,
-        npst.array_shapes(min_dims=1, max_dims=3, max_side=300),
+        npst.array_shapes(min_dims=1, max_dims=3, max_side=30),
         elements=st.booleans() if dtype == "?" else st.integers(-9, 9),
         fill=st.just(1),
     )
@@ -30,6 +31,7 @@ def tensor(values: np.ndarray) -> pb.Tensor:
     return pb.Tensor(data_type=DTYPES[kind], shape=values.shape, data=data)
 
 
+@example(np.ones((3000, 7), dtype="<f4"), np.ones(1, dtype="<i4"), False)
 @given(arrays, arrays, st.booleans())
 def test_an_answer_is_the_messages_bytes(first: np.ndarray, second: np.ndarray, reversed_: bool) -> None:
     if reversed_:
@@ -77,9 +79,20 @@ def test_what_is_laid_out_in_another_way_is_parsed_whole() -> None:
     no_tensor = pb.ScoreRequest(model="m" * 100).SerializeToString()
     no_data = pb.ScoreRequest(model="m", tensor=pb.Tensor(shape=[1, 2])).SerializeToString()
     rows = pb.GenerateRequest(model="m", rows=5).SerializeToString()  # field 3 is no tensor there
-    group = REQUEST.SerializeToString() + b"\x9b\x06\x9c\x06"
-    for received in (b"", twice, no_tensor, no_data, rows, group):
+    sent = REQUEST.SerializeToString()
+    group = sent + b"\x9b\x06\x9c\x06"
+    many = sent + b"\x98\x06\x01" * 50  # what millions of them would cost in Python, protobuf reads at once
+    for received in (b"", twice, no_tensor, no_data, rows, group, many):
         assert not same(received)
+
+
+def test_a_tag_that_protobuf_refuses_is_not_taken() -> None:
+    sent = REQUEST.SerializeToString()
+    place = sent.index(b"\x1a")
+    overlong = sent[:place] + b"\x9a\x80\x80\x80\x80\x00" + sent[place + 1 :]
+    with pytest.raises(DecodeError):
+        pb.ScoreRequest.FromString(overlong)
+    assert wire.large_request(overlong, pb.ScoreRequest.FromString) is None
 
 
 @given(st.binary(max_size=64), st.integers(0, 2000), st.integers(0, 2000))
