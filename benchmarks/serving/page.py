@@ -80,5 +80,5 @@ def _cell(lines: Sequence[str]) -> str:
 
 def _number(value: float) -> str:
     """Three significant digits, and all before the point."""
-    digits = max(0, _SIGNIFICANT - len(str(int(abs(value)))) + (abs(value) < 1))
+    digits = max(0, _SIGNIFICANT - len(str(int(abs(value)))))
     return f"{value:,.{digits}f}"

@@ -16,6 +16,7 @@ from benchmarks.serving.peers import CLIENTS, PEERS, Output, Peer, Server, own_c
 from benchmarks.serving.systems import System, hourglass, runtime
 
 _TRITON = "triton"
+_NOT_PYTHON = {_TRITON, "torchserve"}  # their front ends are C++ and Java
 _CALLERS = 256
 _SINGLE: tuple[tuple[int, Output, int], ...] = ((1, "score", 1), (1, "score", 8), (1, "score", 64))
 _MANY: tuple[tuple[int, Output, int], ...] = ((512, "reconstruction", 1), (512, "reconstruction", 4))
@@ -42,7 +43,7 @@ def all_cases(exported: Mapping[str, Path], names: Sequence[str]) -> Iterator[Ca
                 if name in CLIENTS:
                     yield _own_clients(bench, name, other)
                 yield _memory(server, name, other)
-    python = {name: found for name, found in measured.items() if name != _TRITON}
+    python = {name: found for name, found in measured.items() if name not in _NOT_PYTHON}
     if python:
         yield from _best(python)
 
