@@ -133,8 +133,8 @@ class Batcher:
         self._queued_rows = 0
         self._queued_bytes = 0
         self._seconds_per_row = costs.expect(self._batch_rows) / self._batch_rows
-        # A turn that is planned: the timer, or that arrivals will tell.
-        self._planned: asyncio.TimerHandle | bool = False
+        self._planned = False  # a turn, by the timer or by arrivals
+        self._timer: asyncio.TimerHandle | None = None
         self._closing = False
 
     @property
@@ -180,16 +180,18 @@ class Batcher:
         elif self._planned:
             return
         elif self._limits.delay:
-            self._planned = self._loop.call_later(self._limits.delay, self._take_turn)
+            self._planned = True
+            self._timer = self._loop.call_later(self._limits.delay, self._take_turn)
         else:
             self._planned = True
             self._arrivals.when_quiet(self._take_turn)
 
     def _take_turn(self) -> None:
         """Give each free runner a batch; or run one here, and let others have the event loop before the next."""
-        if isinstance(self._planned, asyncio.TimerHandle):
-            self._planned.cancel()
         self._planned = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._free and not self._closing and (batch := self._cut()):
             under_way = self._limits.runners - self._free
             self._free -= 1

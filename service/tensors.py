@@ -11,15 +11,9 @@ from google.protobuf.message import Message
 from hourglass.contract.schema import Schema
 from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
-from service.wire import LargeRequest
+from service.wire import TYPES, LargeRequest
 
 _DTYPE = np.dtype("<f4")
-# How an answer travels, by the kind of its numbers.
-_ANSWERS = {
-    "f": (pb.DATA_TYPE_FLOAT32, _DTYPE),
-    "i": (pb.DATA_TYPE_INT32, np.dtype("<i4")),
-    "b": (pb.DATA_TYPE_BOOL, np.dtype("?")),
-}
 
 
 def decode(
@@ -116,6 +110,6 @@ def all_finite(values: np.ndarray) -> bool:
 
 def encode(values: np.ndarray) -> pb.Tensor:
     """float, int or bool array -> message, FLOAT32, INT32 or BOOL."""
-    data_type, dtype = _ANSWERS[values.dtype.kind]
+    data_type, dtype = TYPES[values.dtype.kind]
     data = np.ascontiguousarray(values, dtype=dtype).tobytes()
     return pb.Tensor(data_type=data_type, shape=values.shape, data=data)

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # How an answer travels, by the kind of its numbers.
-_TYPES = {
+TYPES = {
     "f": (pb.DATA_TYPE_FLOAT32, np.dtype("<f4")),
     "i": (pb.DATA_TYPE_INT32, np.dtype("<i4")),
     "b": (pb.DATA_TYPE_BOOL, np.dtype("?")),
@@ -44,7 +44,7 @@ def answer(version: bytes, tensors: Iterable[tuple[int, np.ndarray]], rest: byte
     for number, values in tensors:
         kind = values.dtype.kind
         parts.append(_header(number, kind, values.shape))
-        parts.append(np.ascontiguousarray(values, dtype=_TYPES[kind][1]))
+        parts.append(np.ascontiguousarray(values, dtype=TYPES[kind][1]))
     parts.append(rest)
     return b"".join(parts)
 
@@ -58,7 +58,7 @@ def message(number: int, content: Message) -> bytes:
 @lru_cache(maxsize=1024)  # shapes are the callers'
 def _header(number: int, kind: str, shape: tuple[int, ...]) -> bytes:
     """All of a tensor up to its data, which is its last field."""
-    data_type, dtype = _TYPES[kind]
+    data_type, dtype = TYPES[kind]
     size = int(np.prod(shape)) * dtype.itemsize
     head = pb.Tensor(data_type=data_type, shape=shape).SerializeToString() + _start(_DATA, size)
     return _start(number, len(head) + size) + head

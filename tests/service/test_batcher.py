@@ -258,6 +258,7 @@ async def test_a_delay_lets_a_batch_fill_and_a_full_one_goes_at_once(make: Calla
     requests = [asyncio.create_task(batcher.submit(rows(i), OUT)) for i in range(4)]
     await asyncio.wait_for(asyncio.gather(*requests), 10)
     assert recorder.batches == [4]
+    assert batcher._timer is None, "the next row would not have its whole delay"
 
 
 async def test_each_request_gets_the_outputs_it_asked_for(make: Callable) -> None:
