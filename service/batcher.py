@@ -14,10 +14,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from service import tensors
 from service.arrivals import Arrivals
 from service.costs import Costs
 from service.errors import DeadlineMissed, InferenceFailed, Overloaded, ServiceError, ShuttingDown
+from service.pieces import Answer, Piece, Ran, Request, finite_or_not, hand_out, shares
 from service.runners import Runners
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ _GOING_AWAY = "the server is shutting down: try another"
 # A batch of so much work gains little by growing: it is begun whoever else is coming.
 _ENOUGH_SECONDS = 1e-3
 
-Answer = dict[str, np.ndarray]
 Run = Callable[[np.ndarray, Sequence[str]], Answer]
 
 
@@ -58,49 +58,6 @@ class Limits:
     runners: int = 1
     inline_seconds: float = 0.0
     delay: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    rows: np.ndarray
-    outputs: Sequence[str]
-    deadline: float
-    answer: asyncio.Future[Answer]
-    queued_at: float = field(default_factory=time.perf_counter)
-    cut: int = 0  # of the rows, so many are in a batch, or were
-    # Of a request that is run in several batches: the answers so far, by the place of their first row.
-    parts: dict[int, Answer] = field(default_factory=dict)
-    size: int = field(init=False)
-    row_bytes: int = field(init=False)
-    missing: int = field(init=False)  # rows without an answer
-
-    def __post_init__(self) -> None:
-        self.size = self.missing = len(self.rows)
-        self.row_bytes = self.rows[0].nbytes
-
-
-@dataclass(slots=True, eq=False)
-class _Piece:
-    """Rows of a request that are in one batch."""
-
-    request: _Request
-    start: int
-    end: int
-
-    def __len__(self) -> int:
-        return self.end - self.start
-
-    @property
-    def rows(self) -> np.ndarray:
-        return self.request.rows[self.start : self.end]
-
-
-class _Ran(NamedTuple):
-    """Pieces that were run together, in the order of their rows, and how it ended."""
-
-    pieces: list[_Piece]
-    rows: np.ndarray
-    answer: Answer | Exception
 
 
 class Batcher:
@@ -129,7 +86,7 @@ class Batcher:
         self._free = limits.runners
         self._idle = asyncio.Event()
         self._idle.set()
-        self._queue: deque[_Request] = deque()
+        self._queue: deque[Request] = deque()
         self._queued_rows = 0
         self._queued_bytes = 0
         self._seconds_per_row = costs.expect(self._batch_rows) / self._batch_rows
@@ -151,7 +108,7 @@ class Batcher:
             raise ShuttingDown(_GOING_AWAY)
         self._check_room()
         deadline = float("inf") if timeout is None else time.perf_counter() + timeout
-        request = _Request(rows, outputs, deadline, self._loop.create_future())
+        request = Request(rows, outputs, deadline, self._loop.create_future())
         self._queue.append(request)
         self._queued_rows += len(rows)
         self._queued_bytes += rows.nbytes
@@ -203,19 +160,19 @@ class Batcher:
             try:
                 self._runners.submit(partial(self._work_aside, batch), under_way)
             except RuntimeError as error:
-                self._finish([_Ran(batch, batch[0].rows, error)], time.perf_counter(), 0.0)
+                self._finish([Ran(batch, batch[0].rows, error)], time.perf_counter(), 0.0)
                 return
             self._arrivals.begun(len(batch))
 
-    def _work_aside(self, batch: list[_Piece]) -> None:
+    def _work_aside(self, batch: list[Piece]) -> None:
         self._loop.call_soon_threadsafe(self._finish, *self._work(batch))
 
-    def _work(self, batch: list[_Piece]) -> tuple[list[_Ran], float, float]:
+    def _work(self, batch: list[Piece]) -> tuple[list[Ran], float, float]:
         """What came of the batch, when it began, and how long it took."""
         started = time.perf_counter()
         return self._compute(batch), started, time.perf_counter() - started
 
-    def _finish(self, ran: list[_Ran], started: float, seconds: float) -> None:
+    def _finish(self, ran: list[Ran], started: float, seconds: float) -> None:
         """Hand out what came of a batch. Never raises: the queue must go on."""
         self._free += 1
         if self._free == self._limits.runners:
@@ -227,13 +184,13 @@ class Batcher:
                 for piece in group.pieces:
                     self._fail(piece.request, group.answer)
             else:
-                _hand_out(group.pieces, group.answer)
+                hand_out(group.pieces, group.answer)
         try:
             self._report(ran, started, seconds)
         except Exception:
             log.exception("a batch could not be reported")
 
-    def _report(self, ran: list[_Ran], started: float, seconds: float) -> None:
+    def _report(self, ran: list[Ran], started: float, seconds: float) -> None:
         pieces = [piece for group in ran for piece in group.pieces]
         rows = sum(map(len, pieces))
         self._seconds_per_row += 0.1 * (seconds / rows - self._seconds_per_row)  # a moving average
@@ -247,10 +204,10 @@ class Batcher:
             if all(piece.request.outputs == group.pieces[0].request.outputs for piece in group.pieces):
                 self._answered(group.rows, group.answer)
             else:  # what a batch-mate asked for is not this one's answer
-                for piece, answer in _shares(group.pieces, group.answer):
+                for piece, answer in shares(group.pieces, group.answer):
                     self._answered(piece.rows, answer)
 
-    def _fail(self, request: _Request, error: Exception) -> None:
+    def _fail(self, request: Request, error: Exception) -> None:
         self._leave(request)
         if request.answer.done():
             return
@@ -259,17 +216,15 @@ class Batcher:
             error.__cause__ = cause
         request.answer.set_exception(error)
 
-    def _leave(self, request: _Request) -> None:
+    def _leave(self, request: Request) -> None:
         """What was not run of it will not be, and makes room."""
-        left = request.size - request.cut
-        if left:
-            self._take(request, left)
-        if left == request.size:
-            request.rows = request.rows[:0].copy()  # until its turn in the queue would have come
+        if not request.cut:
+            request.rows = request.rows[:0].copy()  # it stays in the queue until its turn would have come
+        self._take(request, request.left)
 
-    def _take(self, request: _Request, rows: int) -> _Piece:
+    def _take(self, request: Request, rows: int) -> Piece:
         """The next rows of a request, out of the queue."""
-        piece = _Piece(request, request.cut, request.cut + rows)
+        piece = Piece(request, request.cut, request.cut + rows)
         request.cut = piece.end
         self._queued_rows -= rows
         self._queued_bytes -= rows * request.row_bytes
@@ -287,12 +242,12 @@ class Batcher:
                 retry_after=min(max(self._queued_rows * self._seconds_per_row / limits.runners, 0.01), 5.0),
             )
 
-    def _cut(self) -> list[_Piece]:
+    def _cut(self) -> list[Piece]:
         """The next batch: requests in order of arrival, without the cancelled and expired."""
         now = time.perf_counter()
         room = self._batch_rows
-        batch: list[_Piece] = []
-        rest: _Request | None = None
+        batch: list[Piece] = []
+        rest: Request | None = None
         while self._queue and room:
             request = self._queue.popleft()
             if request.answer.done():  # cancelled by its caller
@@ -301,26 +256,26 @@ class Batcher:
                 self._observer.rejected(DeadlineMissed.reason)
                 self._fail(request, DeadlineMissed("the deadline passed while rows were queued; these were not run"))
             else:
-                piece = self._take(request, min(request.size - request.cut, room))
+                piece = self._take(request, min(request.left, room))
                 batch.append(piece)
                 room -= len(piece)
-                if request.cut < request.size:
+                if request.left:
                     rest = request
         if rest:
             self._put_back(rest)
         return batch
 
-    def _put_back(self, rest: _Request) -> None:
+    def _put_back(self, rest: Request) -> None:
         """Behind a batch of others: neither do they wait for all of it, nor it for all of them."""
         ahead = 0
         for place, request in enumerate(self._queue):
             if ahead >= self._batch_rows:
                 self._queue.insert(place, rest)
                 return
-            ahead += request.size - request.cut
+            ahead += request.left
         self._queue.append(rest)
 
-    def _compute(self, batch: list[_Piece]) -> list[_Ran]:
+    def _compute(self, batch: list[Piece]) -> list[Ran]:
         """On whatever thread. Never raises."""
         outputs = tuple(dict.fromkeys(name for piece in batch for name in piece.request.outputs))
         try:
@@ -330,45 +285,10 @@ class Batcher:
                 raise RuntimeError(f"{len(rows)} rows came back as {[len(v) for v in together.values()]}")
         except Exception as error:
             if len(batch) == 1:
-                return [_Ran(batch, batch[0].rows, error)]
+                return [Ran(batch, batch[0].rows, error)]
             # Somebody spoils it: find out who, half by half, so that the others still get their answers.
             half = len(batch) // 2
             return self._compute(batch[:half]) + self._compute(batch[half:])
         if all(tensors.all_finite(values) for values in together.values() if values.dtype.kind == "f"):
-            return [_Ran(batch, rows, together)]
-        return [_finite_or_not(piece, answer) for piece, answer in _shares(batch, together)]
-
-
-def _shares(pieces: Sequence[_Piece], together: Answer) -> Iterator[tuple[_Piece, Answer]]:
-    """Each piece with the answer to its own rows: of what its request asked for."""
-    start = 0
-    for piece in pieces:
-        end = start + len(piece)
-        yield piece, {name: together[name][start:end] for name in piece.request.outputs}
-        start = end
-
-
-def _hand_out(pieces: Sequence[_Piece], together: Answer) -> None:
-    for piece, answer in _shares(pieces, together):
-        request = piece.request
-        if request.answer.done():
-            continue
-        if len(piece) == request.size:
-            request.answer.set_result(answer)
-            continue
-        request.parts[piece.start] = answer
-        request.missing -= len(piece)
-        if not request.missing:
-            in_order = [part for _, part in sorted(request.parts.items())]
-            joined = {name: np.concatenate([part[name] for part in in_order]) for name in request.outputs}
-            request.answer.set_result(joined)
-
-
-def _finite_or_not(piece: _Piece, answer: Answer) -> _Ran:
-    for name, values in answer.items():
-        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        if not finite.all():
-            row = piece.start + int(np.argmin(finite))
-            failure = InferenceFailed(f"the model's {name} of row {row} is not finite", field=name, row=row)
-            return _Ran([piece], piece.rows, failure)
-    return _Ran([piece], piece.rows, answer)
+            return [Ran(batch, rows, together)]
+        return [finite_or_not(piece, answer) for piece, answer in shares(batch, together)]

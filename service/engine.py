@@ -22,10 +22,11 @@ from hourglass.contract.manifest import (
     SCORE,
     Manifest,
 )
-from service.batcher import Answer, Batcher
+from service.batcher import Batcher
 from service.drift import Tracker
 from service.errors import ModelNotFound, Unsupported
 from service.metrics import Scored
+from service.pieces import Answer
 from service.scoring import MISSING, P_VALUE, UNKNOWN
 
 _DENOISE = (RECONSTRUCTION,)

@@ -17,10 +17,10 @@ from hourglass.contract.schema import listed
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
 from service import explanation, table, tensors, verdicts, wire
-from service.batcher import Answer
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput
 from service.metrics import Scored
+from service.pieces import Answer
 from service.scoring import MISSING, P_VALUE, UNKNOWN
 
 T = TypeVar("T")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hourglass.contract.manifest import SCORE, Manifest
-from service.batcher import Answer, Run
+from service.batcher import Run
+from service.pieces import Answer
 
 P_VALUE, MISSING, UNKNOWN = "p_value", "missing", "unknown"
 _OURS = {P_VALUE, MISSING, UNKNOWN}

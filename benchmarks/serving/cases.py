@@ -162,12 +162,12 @@ def _all_cores(bench: Bench) -> Case:
     """Two processes on one port, asked through eight connections. The generator takes its share of the same cores."""
     request = MLP.request("Score", 1)
     answer = bench.load(bench.server, "Score", request, seconds=0.2).answer_bytes
-    shared = ("-m", "benchmarks.serving.shared_port")
+    shared = "benchmarks.serving.shared_port"
     with ExitStack() as stack:
         exported = bench.exported["mlp"]
-        first = stack.enter_context(hourglass(exported, "--threads", "1", program=shared))
-        port = first.address.rpartition(":")[2]
-        stack.enter_context(hourglass(exported, "--threads", "1", "--grpc-port", port, program=shared))
+        first = stack.enter_context(hourglass(exported, program=shared))
+        port = int(first.address.rpartition(":")[2])
+        stack.enter_context(hourglass(exported, grpc_port=port, program=shared))
         one, two = stack.enter_context(python_echo(answer)), stack.enter_context(python_echo(answer, 2))
         systems = {OURS: bench.server, f"two of {OURS}": first, ECHO: one, f"two of {ECHO}": two}
         contenders = {
@@ -207,7 +207,7 @@ def _observing(bench: Bench) -> Case:
 
         return measured
 
-    program, without = ("-m", "benchmarks.serving.unobserved"), "without metrics and error mapping"
+    program, without = "benchmarks.serving.unobserved", "without metrics and error mapping"
     with hourglass(bench.exported["mlp"]) as server, hourglass(bench.exported["mlp"], program=program) as bare:
         contenders = {OURS: cost(server), without: cost(bare)}
         case = turns("Score, single rows, 64 callers", "processor time of a call, µs", contenders, 20)

@@ -27,7 +27,7 @@ GROWTH_BAR = 0.05
 _PARTS = 5
 _SECONDS = 6.0
 _SIZES = (1, 2, 5, 17, 64, 100, 256, 300, 511, 512, 777, 1024)
-_ARENA = ("-m", "benchmarks.serving.with_arena")
+_ARENA = "benchmarks.serving.with_arena"
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hourglass-bench-") as folder:
         exported = models.publish(Path(folder))["all"]
         for model in (MLP, TABLE, CONV):
-            for arena, program in (("off", ("-m", "service")), ("on", _ARENA)):
+            for arena, program in (("off", "service"), ("on", _ARENA)):
                 with hourglass(exported, program=program) as server:
                     ready = server.resident()
                     resident, speeds = _mixed(server, model)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.programs import compiled
+from examples.serving import serving
 
 _TICKS = 100  # of /proc/PID/stat a second
 
@@ -42,28 +43,11 @@ def _status(pid: int, field: str) -> str:
 
 
 @contextmanager
-def hourglass(exported: Path, *flags: str, program: Sequence[str] = ("-m", "service")) -> Iterator[System]:
-    """program: what python runs; another than the server's own takes the same flags."""
-    command = [sys.executable, *program, "--exported", str(exported), "--drain-seconds", "0"]
-    ports = [] if "--grpc-port" in flags else ["--grpc-port", "0"]
+def hourglass(exported: Path, *flags: str, grpc_port: int = 0, program: str = "service") -> Iterator[System]:
+    """As `serving`, with the time that it took to be ready."""
     began = time.perf_counter()
-    log = subprocess.DEVNULL
-    with subprocess.Popen(
-        [*command, *ports, "--metrics-port", "0", "--log-level", "info", *flags], stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        try:
-            entries = (json.loads(line) for line in process.stderr if line.startswith("{"))
-            ready = next((entry for entry in entries if entry["message"] == "ready"), None)
-            if ready is None:
-                raise RuntimeError(f"the server ended with exit code {process.wait()}")
-            seconds = time.perf_counter() - began
-            # What else it says must not fill the pipe.
-            with subprocess.Popen(["cat"], stdin=process.stderr, stdout=log):
-                yield System(f"127.0.0.1:{ready['grpc_port']}", (process.pid,), seconds)
-                process.terminate()
-        finally:
-            process.terminate()
+    with serving(exported, *flags, grpc_port=grpc_port, program=program) as server:
+        yield System(server.address, (server.process.pid,), time.perf_counter() - began)
 
 
 @contextmanager

@@ -69,6 +69,7 @@ async def test_a_stream_of_calls_without_end_holds_nobody_up_for_ever() -> None:
             await asyncio.sleep(0)
 
     await asyncio.wait_for(more(), 10)
+    assert told.is_set()
 
 
 async def test_all_who_wait_are_told() -> None:
