@@ -53,6 +53,10 @@ def all_cases(exported: Mapping[str, Path]) -> Iterator[Case]:
     yield _start(bench)
 
 
+def callers(concurrency: int) -> str:
+    return "1 caller" if concurrency == 1 else f"{concurrency} callers"
+
+
 def calls(bench: Bench, system: System, method: str, request: bytes, **how: float) -> Contender:
     return lambda _turn: bench.load(system, method, request, **how).calls_per_second
 
@@ -67,7 +71,7 @@ def _single_rows(bench: Bench) -> Iterator[Case]:
         answer = bench.load(bench.server, "Score", request, seconds=0.2).answer_bytes
         with python_echo(answer) as echo, cpp_echo(answer) as quick:
             for concurrency in concurrencies:
-                title = f"Score, single rows, {model.title}, {concurrency} callers"
+                title = f"Score, single rows, {model.title}, {callers(concurrency)}"
                 if concurrency == 1:
                     yield _lone_caller(bench, echo, model, title)
                     continue
@@ -227,8 +231,9 @@ def _delay(bench: Bench) -> Iterator[Case]:
             contenders = {
                 name: _latency(bench, system, request, concurrency=concurrency) for name, system in servers.items()
             }
-            callers = "1 caller" if concurrency == 1 else f"{concurrency} callers"
-            yield turns(f"Score, single rows, {MLP.title}, {callers}", "median latency, µs", contenders, FEW)
+            yield turns(
+                f"Score, single rows, {MLP.title}, {callers(concurrency)}", "median latency, µs", contenders, FEW
+            )
 
 
 def _start(bench: Bench) -> Case:

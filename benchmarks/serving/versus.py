@@ -7,13 +7,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.serving.cases import FEW, OURS, Bench, calls
+import numpy as np
+
+from benchmarks.serving.cases import FEW, OURS, Bench, callers, calls
 from benchmarks.serving.load import Measured, grpc_load, http_load
 from benchmarks.serving.measuring import Case, Contender, Ratio, ratio, turns
 from benchmarks.serving.models import MLP
 from benchmarks.serving.one_client import rows_per_second
 from benchmarks.serving.peers import CLIENTS, PEERS, Output, Peer, Server, own_client
 from benchmarks.serving.systems import System, hourglass, runtime
+from hourglass import Client
 
 _TRITON = "triton"
 _NOT_PYTHON = {_TRITON, "torchserve"}  # their front ends are C++ and Java
@@ -38,6 +41,7 @@ def all_cases(exported: Mapping[str, Path], names: Sequence[str]) -> Iterator[Ca
         for name in names or PEERS:
             peer = PEERS[name]
             with peer.serving(exported["all"] / MLP.name / "1" / "model.onnx") as other:
+                _check(server, peer, other)
                 measured[name] = list(_beside(bench, peer, other))
                 yield from measured[name]
                 if name in CLIENTS:
@@ -48,16 +52,26 @@ def all_cases(exported: Mapping[str, Path], names: Sequence[str]) -> Iterator[Ca
         yield from _best(python)
 
 
+def _check(server: System, peer: Peer, other: Server) -> None:
+    """That both answer the same. Raises AssertionError."""
+    rows = MLP.rows(3)
+    with Client(server.address) as client:
+        ours = {"score": client.score(MLP.name, rows).score, "reconstruction": client.denoise(MLP.name, rows).values}
+    outputs: tuple[Output, ...] = ("score", "reconstruction")
+    for output in outputs:
+        theirs = peer.answer(peer.ask(other.address, peer.request(rows, output)), output)
+        np.testing.assert_allclose(theirs, ours[output], rtol=1e-4, atol=1e-5, err_msg=f"{peer.name}: {output}")
+
+
 def _beside(bench: Bench, peer: Peer, other: Server) -> Iterator[Case]:
     for rows, output, concurrency in _SINGLE + _MANY:
         mine = calls(
             bench, bench.server, _METHODS[output], MLP.request(_METHODS[output], rows), concurrency=concurrency
         )
         theirs = _load(peer, other, peer.request(MLP.rows(rows), output), concurrency, bench.seconds)
-        callers = "1 caller" if concurrency == 1 else f"{concurrency} callers"
         what = "1 row" if rows == 1 else f"{rows} rows"
         case = turns(
-            f"{_METHODS[output]}, {what}, {callers}: beside {peer.name}",
+            f"{_METHODS[output]}, {what}, {callers(concurrency)}: beside {peer.name}",
             "calls/s",
             {OURS: mine, peer.name: theirs},
             FEW,

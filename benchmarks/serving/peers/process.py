@@ -55,7 +55,6 @@ class Server:
 
     address: str
     pid: int
-    ready_seconds: float
 
     def pids(self) -> list[int]:
         """All of its processes."""
@@ -91,7 +90,6 @@ class Peer:
             command, extra = self.start(place)
             path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
             log = folder / "log"
-            began = time.monotonic()
             with log.open("wb") as out:
                 process = subprocess.Popen(
                     command,
@@ -105,7 +103,7 @@ class Peer:
             try:
                 address = f"127.0.0.1:{place.port}"
                 self._wait(process, address, log)
-                yield Server(address, process.pid, time.monotonic() - began)
+                yield Server(address, process.pid)
             finally:
                 _end(process)
 
