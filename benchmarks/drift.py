@@ -27,8 +27,10 @@ from rich.table import Table
 from benchmarks.machine import commit, processor
 from hourglass.contract import layout
 from hourglass.contract.manifest import CLIPPED, EMBEDDING, ENCODER, GRAPHS, MODEL, RECONSTRUCTION_ERROR, SCORE
+from service.devices import CPU, Device
 from service.drift import Tracker
-from service.session import Session, open_model
+from service.proving import Opener, Proven
+from service.session import Options
 
 COST_BAR = 0.03
 FALSE_ALARM_BAR = 0.05
@@ -61,7 +63,7 @@ NETWORKS = (Network("MLP 784-512-256-32", 784, "512,256", 32), Network("table 20
 class Model:
     network: Network
     artefact: layout.Artefact
-    sessions: Mapping[str, Session]
+    graphs: Mapping[str, Proven]
 
     @classmethod
     def trained(cls, network: Network, folder: Path) -> Model:
@@ -74,9 +76,7 @@ class Model:
         command = [sys.executable, "-m", "training", "fit", "--data", str(rows), "--name", name]
         subprocess.run([*command, *settings, *score, *folders], check=True, stdout=subprocess.DEVNULL)
         artefact = layout.read(folder / "exported", name, 1, tuple(GRAPHS))
-        return cls(
-            network, artefact, {file: proven.session for file, proven in open_model(artefact, "cpu", 1, 1024).items()}
-        )
+        return cls(network, artefact, Opener(Device(CPU), Options(), 1024).open(artefact))
 
     def tracker(self, calibration: np.ndarray) -> Tracker:
         """Of this model as if it had been calibrated on these rows."""
@@ -86,7 +86,7 @@ class Model:
 
     def answer(self, rows: np.ndarray, call: str = "Score") -> Answer:
         file, outputs = _CALLS[call]
-        return self.sessions[file].run(rows, outputs)
+        return self.graphs[file].run(rows, outputs)
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.machine import commit, processor, versions
 from benchmarks.peers import REQUIREMENTS, Peer
-from service.session import available_cores
+from service.devices import available_cores
 from training import data
 from training.config import FitConfig
 from training.data import Dataset

@@ -49,9 +49,29 @@ class Settings(BaseSettings):
     grpc_port: Annotated[int, _PORT, Field(description="port of the gRPC API; 0 takes a free one")] = 8001
     metrics_port: Annotated[int, _PORT, Field(description="port of /metrics; 0 takes a free one")] = 8002
     device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        Field(description="where models run; cuda refuses to start without a GPU, auto falls back to the CPU"),
+        str,
+        Field(
+            pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+            description="where models run: auto, cpu, cuda or cuda:N, the GPU with this number; cuda refuses to start "
+            "without one, auto falls back to the CPU",
+        ),
     ] = "auto"
+    gpu_instances: Annotated[
+        int,
+        Field(ge=1, le=16, description="on a GPU: sessions of each graph, some 70 MiB each, that compute at once"),
+    ] = 2
+    gpu_memory_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="on a GPU: most bytes that one such session may compute with; larger batches are run in parts; "
+            "0 for no limit",
+        ),
+    ] = 0
+    tf32: Annotated[
+        bool,
+        Field(description="on a GPU: round the factors of products to 10 bits, for speed; scores move by about 1e-3"),
+    ] = False
     versions: Annotated[str, Field(description="versions of each model to load: latest:N, or all")] = "latest:2"
     max_batch_rows: Annotated[
         int, Field(ge=1, le=2**20, description="most rows that are run together, and that one request may carry")

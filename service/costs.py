@@ -7,30 +7,51 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.errors import OutOfMemory
+
 # Batches aim at this time: a hand-off to another thread and back, about 0.1 ms, is then little of it, and nobody waits
 # long behind somebody else's rows.
 _BATCH_SECONDS = 4e-3
 _REPETITIONS = 3
+# A size is worth having when a batch takes so much less than one of the next larger size.
+_WORTH = 0.15
 
 
 @dataclass(frozen=True)
 class Costs:
-    """rows: sizes that were measured, ascending from 1. seconds: what a batch of each took."""
+    """rows: sizes that were measured, ascending from 1. seconds: what a batch of each took. padded: whether there are
+    only batches of these sizes, into which fewer rows are put."""
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
+    padded: bool = False
 
     @classmethod
     def measure(cls, run: Callable[[int], object], max_rows: int) -> Costs:
-        """run(n) runs n rows. Sizes are doubled until a batch takes long enough, or is the largest there can be."""
-        rows, seconds = [], []
+        """run(n) runs n rows. Sizes are doubled until a batch takes long enough, is the largest there can be, or does
+        not fit into memory. Raises OutOfMemory when a single row does not."""
+        rows: list[int] = []
+        seconds: list[float] = []
         size = 1
-        while True:
+        while size not in rows and (not seconds or seconds[-1] < _BATCH_SECONDS):
+            try:
+                seconds.append(min(_timed(run, size) for _ in range(_REPETITIONS)))
+            except OutOfMemory:
+                if not rows:
+                    raise
+                break
             rows.append(size)
-            seconds.append(min(_timed(run, size) for _ in range(_REPETITIONS)))
-            if seconds[-1] >= _BATCH_SECONDS or size == max_rows:
-                return cls(tuple(rows), tuple(seconds))
             size = min(2 * size, max_rows)
+        return cls(tuple(rows), tuple(seconds))
+
+    def few(self) -> Costs:
+        """The sizes to pad to: the largest, and each smaller one that is worth having."""
+        rows, seconds = [self.rows[-1]], [self.seconds[-1]]
+        for size, took in zip(self.rows[-2::-1], self.seconds[-2::-1], strict=True):
+            if took <= (1 - _WORTH) * seconds[-1]:
+                rows.append(size)
+                seconds.append(took)
+        return Costs(tuple(reversed(rows)), tuple(reversed(seconds)), padded=True)
 
     @property
     def batch_rows(self) -> int:
@@ -41,13 +62,17 @@ class Costs:
         """The largest measured size that takes less; at least one row."""
         return max((rows for rows, took in zip(self.rows, self.seconds, strict=True) if took < seconds), default=1)
 
+    def size(self, rows: int) -> int:
+        """The measured size that so many rows, at most the largest, fit into."""
+        return self.rows[bisect_left(self.rows, rows)]
+
     def expect(self, rows: int) -> float:
-        """Seconds that a batch takes: linear between measured sizes, in proportion beyond."""
+        """Seconds that a batch takes: linear between measured sizes unless padded to them, in proportion beyond."""
         place = bisect_left(self.rows, rows)
         if place == len(self.rows):
             return self.seconds[-1] * rows / self.rows[-1]
-        if place == 0:
-            return self.seconds[0]
+        if place == 0 or self.padded:
+            return self.seconds[place]
         (low, high), (fast, slow) = self.rows[place - 1 : place + 1], self.seconds[place - 1 : place + 1]
         return fast + (slow - fast) * (rows - low) / (high - low)
 

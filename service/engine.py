@@ -25,6 +25,7 @@ from hourglass.contract.manifest import (
 from service.batcher import Batcher
 from service.drift import Tracker
 from service.errors import ModelNotFound, Unsupported
+from service.lanes import Lanes
 from service.metrics import Scored
 from service.pieces import Answer
 from service.scoring import MISSING, P_VALUE, UNKNOWN
@@ -44,6 +45,8 @@ class LiveModel:
     device: str
     # One for each graph: MODEL, ENCODER, DECODER.
     batchers: Mapping[str, Batcher]
+    # The same graphs on a GPU; empty on the CPU.
+    lanes: Mapping[str, Lanes]
     # Whether traffic drifts; None where that is not known or not asked.
     drift: Tracker | None
     scored: Scored
@@ -92,6 +95,8 @@ class LiveModel:
     async def close(self) -> None:
         for batcher in self.batchers.values():
             await batcher.close()
+        for lanes in self.lanes.values():
+            lanes.close()
 
     def _check_prior(self, so: str) -> None:
         if self.manifest.prior is None:

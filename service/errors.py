@@ -6,6 +6,7 @@ ServiceError
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
 ├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
+├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for a single row of these
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
 ├ ShuttingDown        UNAVAILABLE         SHUTTING_DOWN
 └ InferenceFailed     INTERNAL            INFERENCE_FAILED; the cause is in the log, under the id of the message
@@ -72,6 +73,11 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class OutOfMemory(ServiceError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "OUT_OF_MEMORY"
 
 
 class DeadlineMissed(ServiceError):

@@ -16,7 +16,7 @@ from prometheus_client import (
     disable_created_metrics,
     start_http_server,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.counts import Count, Counter, Distribution, Histogram
@@ -25,6 +25,7 @@ from service.errors import StartError
 if TYPE_CHECKING:
     from service.drift import Tracker
     from service.engine import LiveModel
+    from service.lanes import Lanes
 
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = tuple(2.0**power for power in range(0, 15))
@@ -106,6 +107,8 @@ class Metrics:
             ("model", "version", "variant", "embedding_space_id", "device"),
             registry=registry,
         )
+        self._gpu = _GpuCollector()
+        registry.register(self._gpu)
         self._drift = _DriftCollector()
         registry.register(self._drift)
 
@@ -142,6 +145,8 @@ class Metrics:
             # Asked at scrape time: the hot path pays nothing for it.
             waiting = partial(getattr, batcher, "queued_rows")
             self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
+        for file, lanes in model.lanes.items():
+            self._gpu.lanes[model.name, version, _graph(file)] = lanes
         if model.drift:
             self._drift.trackers[model.name, version] = model.drift
 
@@ -151,6 +156,41 @@ class Metrics:
 
 def _graph(file: str) -> str:
     return file.removesuffix(".onnx")
+
+
+class _GpuCollector(Collector):
+    """What graphs do on a GPU; of those on the CPU there is nothing to say."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[tuple[str, str, str], Lanes] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        memory = GaugeMetricFamily(
+            "hourglass_gpu_memory_bytes",
+            "Memory of the GPU that the graph's sessions and buffers took when it was loaded",
+            labels=_GRAPH,
+        )
+        busy = CounterMetricFamily(
+            "hourglass_gpu_busy_seconds",
+            "Time that its batches took on the GPU; those of several sessions overlap, and count each",
+            labels=_GRAPH,
+        )
+        recorded = GaugeMetricFamily(
+            "hourglass_gpu_recorded", "1 where batches start as recorded work, of whatever size", labels=_GRAPH
+        )
+        nodes = GaugeMetricFamily(
+            "hourglass_graph_nodes", "Nodes, by the execution provider that runs them", labels=(*_GRAPH, "provider")
+        )
+        for graph, lanes in tuple(self.lanes.items()):
+            memory.add_metric(graph, lanes.memory_bytes)
+            busy.add_metric(graph, lanes.busy_seconds)
+            recorded.add_metric(graph, lanes.recorded)
+            for provider, count in lanes.nodes.items():
+                nodes.add_metric((*graph, provider), count)
+        yield from (memory, busy, recorded, nodes) if self.lanes else ()
 
 
 class _DriftCollector(Collector):

@@ -11,13 +11,13 @@ import structlog
 
 from hourglass.contract import layout
 from hourglass.contract.manifest import DECODER, GRAPHS, MODEL
-from service import session
 from service.arrivals import Arrivals
 from service.batcher import Batcher, Limits
 from service.drift import Tracker
 from service.engine import LiveModel
 from service.errors import StartError
 from service.metrics import Metrics
+from service.proving import Opener
 from service.scoring import scored
 
 log = structlog.get_logger(__name__)
@@ -29,8 +29,7 @@ class Repository:
 
     root: Path
     newest: int | None
-    device: str
-    threads: int
+    opener: Opener
     metrics: Metrics
     limits: Limits
     arrivals: Arrivals
@@ -82,24 +81,23 @@ class Repository:
         # In a thread: signals are heard between models.
         artefact = await asyncio.to_thread(layout.read, self.root, name, version, tuple(GRAPHS))
         manifest = artefact.manifest
-        proven = await asyncio.to_thread(
-            session.open_model, artefact, self.device, self.threads, self.limits.batch_rows
-        )
+        proven = await asyncio.to_thread(self.opener.open, artefact)
         tracked = self.drift_window_rows and manifest.drift
         drift = Tracker(name, version, manifest, self.drift_window_rows) if tracked else None
         batchers = {}
-        for file, (opened, costs) in proven.items():
-            run = scored(opened.run, manifest) if file == MODEL else opened.run
+        for file, graph in proven.items():
+            run = scored(graph.run, manifest) if file == MODEL else graph.run
             observe = drift.observe if drift and file != DECODER else None
             batchers[file] = Batcher(
-                run, costs, self.metrics.graph(name, version, file), self.limits, self.arrivals, observe
+                run, graph.costs, self.metrics.graph(name, version, file), self.limits, self.arrivals, observe
             )
         model = LiveModel(
             name,
             version,
             manifest,
-            self.device,
+            str(self.opener.device),
             batchers,
+            {file: graph.lanes for file, graph in proven.items() if graph.lanes},
             drift,
             self.metrics.scored(name, version),
         )
@@ -112,5 +110,6 @@ class Repository:
             variant=manifest.variant,
             embedding_space_id=manifest.embedding_space_id,
             seconds=round(seconds, 3),
+            **({"batch_rows": {file: lanes.costs.rows for file, lanes in model.lanes.items()}} if model.lanes else {}),
         )
         return model

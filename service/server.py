@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 
 import grpc
@@ -16,7 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import native, session
+from service import devices, native
 from service.arrivals import Arrivals
 from service.batcher import Limits
 from service.config import Settings, unknown_environment
@@ -24,14 +26,20 @@ from service.engine import Engine
 from service.errors import StartError
 from service.health import SERVICE, Health
 from service.interceptors import Guard, Tokens
+from service.lanes import Memory
 from service.memory import keep_freed_memory, settle
 from service.metrics import Metrics
+from service.proving import Opener
 from service.repository import Repository
+from service.session import Options
 
 log = structlog.get_logger(__name__)
 
 # Measured with single rows of an MLP: what a hand-off to a runner and back takes while other calls come in.
 _INLINE_SECONDS = 3e-4
+# Batches of a graph that are on their way to a GPU, on it or on their way back. To copy rows to where the GPU reads
+# them takes a core twice as long as computing them takes the GPU.
+_SLOTS = 4
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
@@ -48,11 +56,11 @@ async def _serve(settings: Settings) -> None:
         log.warning("this environment variable is no setting: misspelt?", variable=name)
     if api_implementation.Type() != "upb":
         log.warning("protobuf runs without its C implementation: slow", implementation=api_implementation.Type())
-    device, why = session.choose_device(settings.device)
-    log.info("device", device=device, asked=settings.device, why=why)
-    cores = session.available_cores()
+    device, why = devices.choose(settings.device)
+    log.info("device", device=str(device), asked=settings.device, why=why)
+    cores = devices.available_cores()
     threads = settings.threads
-    runners = max(1, cores // threads) if device == "cpu" else 1
+    runners = max(1, cores // threads) if device.kind == devices.CPU else _SLOTS
     log.info("threads", runners=runners, threads_per_batch=threads, cores=cores)
 
     metrics = Metrics()
@@ -62,15 +70,21 @@ async def _serve(settings: Settings) -> None:
     repository = Repository(
         root=settings.exported,
         newest=settings.newest,
-        device=device,
-        threads=threads,
+        opener=Opener(
+            device,
+            Options(threads, settings.tf32, settings.gpu_memory_bytes),
+            settings.max_batch_rows,
+            _memory(device),
+            settings.gpu_instances,
+            slots=runners,
+        ),
         metrics=metrics,
         limits=Limits(
             batch_rows=settings.max_batch_rows,
             queue_rows=settings.max_queue_rows,
             queue_bytes=settings.max_queue_bytes,
             runners=runners,
-            inline_seconds=_INLINE_SECONDS if device == "cpu" else 0.0,
+            inline_seconds=_INLINE_SECONDS,
             delay=settings.batch_delay_ms / 1e3,
         ),
         arrivals=arrivals,
@@ -112,6 +126,15 @@ async def _serve(settings: Settings) -> None:
     metrics_server.shutdown()
     metrics_server.server_close()
     log.info("stopped")
+
+
+def _memory(device: devices.Device) -> Callable[[], Memory] | None:
+    """Of a GPU; models on the CPU run without."""
+    if device.kind == devices.CPU:
+        return None
+    from service.cuda import Cuda  # whose package is installed where a GPU is
+
+    return partial(Cuda, device.index)
 
 
 class _Stop:

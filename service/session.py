@@ -1,97 +1,66 @@
-"""onnxruntime: the device, the session, and the proofs a model passes before it may serve."""
+"""onnxruntime: one graph on one device, and what its errors mean."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from hourglass.contract.layout import Artefact, ArtefactError
-from hourglass.contract.manifest import FLOAT32, GRAPHS, INPUT, Manifest
-from service.costs import Costs
-from service.errors import StartError
+from hourglass.contract.layout import ArtefactError
+from service.devices import CPU, CUDA, Device
+from service.errors import OutOfMemory, StartError
+from service.pieces import Answer
 
 # onnxruntime reports its use to its maker unless told not to, from the import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
-# A new execution provider is one entry here: device -> provider and its options.
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-}
+# A new execution provider is one entry here, beside its options.
+PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
+# What onnxruntime says, with one exception class for everything, when an allocation failed.
+_NO_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory", "bad allocation", "bad_alloc")
 
 
-def choose_device(asked: str) -> tuple[str, str]:
-    """The device to use, and why. Raises StartError when cuda is asked for and cannot be had."""
-    if asked == "cpu":
-        return "cpu", "asked for"
-    problem = _why_not_cuda()
-    if problem is None:
-        return "cuda", "asked for" if asked == "cuda" else "a GPU is usable"
-    if asked == "cuda":
-        raise StartError(f"--device cuda: {problem}")
-    return "cpu", problem
+@dataclass(frozen=True)
+class Options:
+    """threads: of one batch, on the CPU. tf32: whether a GPU may round products' factors to 10 bits. memory_bytes: most
+    that a session takes of a GPU's memory to compute with; 0 for no limit."""
 
-
-def _why_not_cuda() -> str | None:
-    if PROVIDERS["cuda"][0] not in ort.get_available_providers():
-        return "this onnxruntime is built for the CPU; install 'hourglass-serving[serve-gpu]'"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver (libcuda.so.1) here"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver finds no GPU"
-    ort.preload_dlls()  # CUDA and cuDNN from the nvidia-* wheels
-    return None
-
-
-def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores this process may use: the cgroup's quota (v2 or v1) and the affinity mask, not the host's count."""
-    cores = len(os.sched_getaffinity(0))
-    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
-    return cores if quota is None else max(1, min(cores, int(quota)))
-
-
-def _quota_v2(cgroup: Path) -> float | None:
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _quota_v1(cgroup: Path) -> float | None:
-    try:
-        quota, period = (int((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-    except (OSError, ValueError):
-        return None
-    return None if quota <= 0 else quota / period
+    threads: int = 1
+    tf32: bool = False
+    memory_bytes: int = 0
 
 
 class Session:
     """One graph of one model on one device. `run` may be called from several threads."""
 
-    def __init__(self, graph: bytes, device: str, threads: int) -> None:
-        """Raises ArtefactError when onnxruntime refuses the graph, StartError when the device is not the real one."""
-        provider, options = PROVIDERS[device]
+    def __init__(self, graph: bytes, device: Device, options: Options, stream: int = 0) -> None:
+        """stream: the GPU's stream to work in, which then nobody waits for; 0 for one of its own.
+
+        Raises ArtefactError when onnxruntime refuses the graph, StartError when the device is not the real one,
+        OutOfMemory.
+        """
+        self._device = device
+        provider = PROVIDERS[device.kind]
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = threads
+        settings.intra_op_num_threads = options.threads if device.kind == CPU else 1
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4  # what matters comes as an exception, and is logged by us
         # Spinning would take the cores that the gRPC threads need.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Arenas keep the largest batch ever seen; without them memory stays flat at equal speed.
         settings.enable_cpu_mem_arena = False
+        if device.kind != CPU:
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            self._session = ort.InferenceSession(graph, settings, providers=[(provider, options)])
+            self._session = ort.InferenceSession(
+                graph, settings, providers=[(provider, _provider_options(device, options, stream))]
+            )
         except Exception as error:
+            _raise_if_no_memory(error)
             raise ArtefactError(f"onnxruntime refuses the graph: {type(error).__name__}") from error
         self._session.disable_fallback()
         if self._session.get_providers()[0] != provider:
@@ -107,63 +76,74 @@ class Session:
     def outputs(self) -> dict[str, tuple[str, list[int | str | None]]]:
         return {node.name: (node.type, node.shape) for node in self._session.get_outputs()}
 
-    def run(self, rows: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """rows: float32 [n, ...] -> each asked output, float32 [n, ...]."""
-        answers = self._session.run(outputs, {self._input: rows})
+    def run(self, rows: np.ndarray, outputs: Sequence[str]) -> Answer:
+        """rows: float32 [n, ...] -> each asked output, float32 [n, ...].
+
+        What does not fit into memory is run half by half. Raises OutOfMemory when a single row does not.
+        """
+        try:
+            answers = self._session.run(outputs, {self._input: rows})
+        except Exception as error:
+            _raise_if_no_memory(error, unless=len(rows) > 1)
+            if not _no_memory(error):
+                raise
+            half = len(rows) // 2
+            parts = [self.run(part, outputs) for part in (rows[:half], rows[half:])]
+            return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
         return dict(zip(outputs, answers, strict=True))
 
+    def bound(self, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+        """A function that runs the graph on so many rows, from and to the device's memory: addresses, one for each
+        input and output. It does not wait for the end, and raises OutOfMemory."""
+        binding = self._session.io_binding()
+        kind, index = self._device.kind, self._device.index
+        for nodes, bind in ((self.inputs, binding.bind_input), (self.outputs, binding.bind_output)):
+            for name, (_, shape) in nodes.items():
+                bind(name, kind, index, np.float32, [rows, *shape[1:]], addresses[name])
+        options = ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
-class Proven(NamedTuple):
-    """A session that gives the golden rows' answers, and what its batches cost."""
+        def run() -> None:
+            try:
+                self._session.run_with_iobinding(binding, options)
+            except Exception as error:
+                _raise_if_no_memory(error)
+                raise
 
-    session: Session
-    costs: Costs
+        return run
 
-
-def open_model(artefact: Artefact, device: str, threads: int, max_batch_rows: int) -> dict[str, Proven]:
-    """Verified bytes -> a session for each graph, which has proven itself: inputs and outputs, golden rows, warm-up.
-
-    Raises ArtefactError naming the rule that is broken.
-    """
-    golden = artefact.manifest.golden
-    rows = {INPUT: golden.input.unpack(), **{name: answer.unpack() for name, answer in golden.outputs.items()}}
-    proven = {}
-    for file, (input_name, _) in GRAPHS.items():
-        session = Session(artefact.files[file], device, threads)
-        _check_io(file, session, artefact.manifest)
-        _check_golden(file, session, artefact.manifest, rows[input_name])
-        proven[file] = Proven(session, _costs(session, rows[input_name], max_batch_rows))
-    return proven
-
-
-def _costs(session: Session, rows: np.ndarray, max_rows: int) -> Costs:
-    """Also the warm-up: the first run of a shape is slow, and must not be a caller's."""
-    many = np.resize(rows, (max_rows, *rows.shape[1:]))
-    outputs = list(session.outputs)
-    return Costs.measure(lambda size: session.run(many[:size], outputs), max_rows)
-
-
-def _check_io(file: str, session: Session, manifest: Manifest) -> None:
-    shapes = {INPUT: manifest.row_shape, **manifest.output_shapes()}
-    for side, found, names in (
-        ("inputs", session.inputs, GRAPHS[file][:1]),
-        ("outputs", session.outputs, manifest.graph_outputs(file)),
-    ):
-        if found.keys() != set(names):
-            raise ArtefactError(f"{file}: its {side} are {sorted(found)}, not {sorted(names)}")
-        for name in names:
-            element, shape = found[name]
-            counts_rows = bool(shape) and not isinstance(shape[0], int)
-            if element != "tensor(float)" or not counts_rows or list(shape[1:]) != shapes[name]:
-                wanted = ["n", *shapes[name]]
-                raise ArtefactError(f"{file}: {name!r} is {element} {shape}, not tensor(float) {wanted}")
+    def placement(self) -> Mapping[str, Mapping[str, int]]:
+        """Which execution provider really got how many nodes of which kind; empty where it is the CPU's."""
+        if self._device.kind == CPU:
+            return {}
+        return {
+            part.ep_name: Counter(node.op_type for node in part.get_nodes())
+            for part in self._session.get_provider_graph_assignment_info()
+        }
 
 
-def _check_golden(file: str, session: Session, manifest: Manifest, rows: np.ndarray) -> None:
-    names = manifest.graph_outputs(file)
-    for name, answer in session.run(rows, names).items():
-        expected = manifest.golden.outputs[name].unpack()
-        tolerance = manifest.golden.tolerance[FLOAT32][name]
-        if not np.allclose(answer, expected, rtol=tolerance.rtol, atol=tolerance.atol):
-            difference = float(np.max(np.abs(answer - expected)))
-            raise ArtefactError(f"{file}: golden rows: {name} differs by up to {difference:.3g} on this machine")
+def _provider_options(device: Device, options: Options, stream: int) -> dict[str, str]:
+    if device.kind == CPU:
+        return {}
+    chosen = {
+        "device_id": str(device.index),
+        "use_tf32": str(int(options.tf32)),
+        # The default doubles what is held each time.
+        "arena_extend_strategy": "kSameAsRequested",
+        # The default tries every algorithm at every new shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    if options.memory_bytes:
+        chosen["gpu_mem_limit"] = str(options.memory_bytes)
+    if stream:
+        chosen["user_compute_stream"] = str(stream)
+    return chosen
+
+
+def _no_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _raise_if_no_memory(error: Exception, *, unless: bool = False) -> None:
+    if not unless and _no_memory(error):
+        raise OutOfMemory("the device has no memory left for these rows: send fewer at once, or retry") from error

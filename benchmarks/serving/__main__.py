@@ -18,7 +18,7 @@ from benchmarks import machine
 from benchmarks.serving import cases, models, page, versus
 from benchmarks.serving.load import generator
 from benchmarks.serving.measuring import Case, console, show
-from service.session import available_cores
+from service.devices import available_cores
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results.json"
