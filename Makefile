@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/hourglass/v1/autoencoder.proto
 
-.PHONY: demo test check proto bench bench-peers bench-memory bench-training bench-anomaly bench-tables bench-series bench-drift bench-streaming gpu-smoke clean
+.PHONY: demo test check proto bench bench-peers bench-memory bench-training bench-anomaly bench-tables bench-series bench-drift bench-streaming bench-gpu gpu-smoke clean
 
 # One environment for every target, made when there is none or when pyproject.toml changed.
 $(READY): pyproject.toml Makefile
@@ -64,6 +64,9 @@ bench-streaming: $(READY)
 
 bench-tables: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 gpu-smoke: $(READY)
 	$(BIN)/python -m benchmarks.gpu_smoke

@@ -15,6 +15,13 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def gpu(index: int) -> str:
+    """Its name and its driver, as the driver says them."""
+    query = ["nvidia-smi", f"--id={index}", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    name, driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
+    return f"{name}, driver {driver}"
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     return {package: metadata.version(package) for package in packages}
 
