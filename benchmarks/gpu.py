@@ -194,14 +194,15 @@ def _bare(bench: Bench, rows: np.ndarray) -> float:
         pinned = memory.pinned(rows.shape)
         pinned[:] = rows
         answers = {name: memory.pinned(shapes[name]) for name in _OUTPUTS}
-        run = session.bound(len(rows), addresses)
+        run, done = session.bound(len(rows), addresses), memory.event(brief=True)
 
         def batch() -> None:
             stream.upload(addresses[INPUT], pinned)
             run()
             for name, answer in answers.items():
                 stream.download(answer, addresses[name])
-            stream.finish(brief=True)
+            stream.mark(done)
+            done.wait()
 
         return len(rows) / _seconds(batch, bench.seconds)
 
@@ -210,10 +211,12 @@ def _bus(bench: Bench, rows: np.ndarray) -> float:
     with contextlib.closing(bench.memory()) as memory:
         stream, pinned, address = memory.stream(), memory.pinned(rows.shape), memory.allocate(rows.nbytes)
         pinned[:] = rows
+        done = memory.event(brief=True)
 
         def copy() -> None:
             stream.upload(address, pinned)
-            stream.finish(brief=True)
+            stream.mark(done)
+            done.wait()
 
         return len(rows) / _seconds(copy, bench.seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -23,7 +24,12 @@ def gpu(index: int) -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    return {package: metadata.version(package) for package in packages}
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def commit() -> str:

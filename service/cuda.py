@@ -1,90 +1,114 @@
-"""An NVIDIA GPU's memory, streams, events and recorded work, through NVIDIA's own bindings."""
+"""An NVIDIA GPU's memory, streams, events and recorded work, by the CUDA runtime that onnxruntime itself uses.
+
+Called through ctypes: NVIDIA's Python bindings let go of the interpreter in every call, and with several threads each
+call then waits for it as long as for the GPU. Here only calls that wait for the GPU do.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from functools import cache, partial
 
 import numpy as np
-from cuda.bindings import runtime
 
+from service.devices import cuda_runtime
 from service.errors import OutOfMemory
 
-_TO_DEVICE = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-_TO_HOST = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-# Our streams do not wait for what others do in CUDA's default one.
-_NON_BLOCKING = 1
-# Work of other threads on this GPU goes on while one records.
-_OF_THIS_THREAD = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-# Who waits for such an event lets go of the core.
-_SLEEPING = runtime.cudaEventBlockingSync
+_SUCCESS, _NO_MEMORY = 0, 2
+_TO_DEVICE, _TO_HOST = c_int(1), c_int(2)
+_NON_BLOCKING = c_uint(1)  # our streams do not wait for what others do in CUDA's default one
+_SLEEPING = 1  # who waits for such an event lets go of the core
+_OF_THIS_THREAD = c_int(1)  # other threads' work on this GPU goes on while one records
 
 
-def _checked(returned: tuple[Any, ...]) -> Any:
-    """What a call gave back beside its error, one value or a tuple. Raises OutOfMemory, RuntimeError."""
-    error, *values = returned
-    if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
+class _Runtime:
+    """Functions by name. `quick` ones come back at once, and keep the interpreter; `slow` ones let others have it."""
+
+    def __init__(self) -> None:
+        self.slow = ctypes.CDLL(cuda_runtime())
+        self.quick = ctypes.PyDLL(cuda_runtime())
+        self.slow.cudaGetErrorName.restype = ctypes.c_char_p
+
+
+@cache
+def _runtime() -> _Runtime:
+    return _Runtime()
+
+
+def _check(error: int) -> None:
+    """Raises OutOfMemory, RuntimeError."""
+    if error == _SUCCESS:
+        return
+    _runtime().slow.cudaGetLastError()  # it is told once
+    if error == _NO_MEMORY:
         raise OutOfMemory("the GPU has no memory left: send fewer rows at once, or retry")
-    if error != runtime.cudaError_t.cudaSuccess:
-        raise RuntimeError(f"CUDA: {error.name}")
-    return values[0] if len(values) == 1 else tuple(values)
+    raise RuntimeError(f"CUDA: {_runtime().slow.cudaGetErrorName(error).decode()}")
 
 
 class Event:
     """A place in a stream."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: c_void_p) -> None:
         self.handle = handle
 
+    def wait(self) -> None:
+        _check(_runtime().slow.cudaEventSynchronize(self.handle))
+
     def seconds_since(self, earlier: Event) -> float:
-        milliseconds: float = _checked(runtime.cudaEventElapsedTime(earlier.handle, self.handle))
-        return milliseconds / 1e3
+        milliseconds = c_float()
+        _check(_runtime().quick.cudaEventElapsedTime(byref(milliseconds), earlier.handle, self.handle))
+        return milliseconds.value / 1e3
 
 
 class Stream:
     """Work that the GPU does in order."""
 
-    def __init__(self, memory: Cuda, handle: Any, end: Any) -> None:
-        self._memory, self._handle, self._end = memory, handle, end
+    def __init__(self, memory: Cuda, handle: c_void_p) -> None:
+        self._memory, self._handle = memory, handle
 
     @property
     def address(self) -> int:
-        return int(self._handle)
+        return self._handle.value or 0
 
     def upload(self, target: int, values: np.ndarray) -> None:
         self._memory.enter()
-        _checked(runtime.cudaMemcpyAsync(target, values.ctypes.data, values.nbytes, _TO_DEVICE, self._handle))
+        _check(_copy(_runtime().quick, target, values.ctypes.data, values.nbytes, _TO_DEVICE, self._handle))
 
     def download(self, values: np.ndarray, source: int) -> None:
-        _checked(runtime.cudaMemcpyAsync(values.ctypes.data, source, values.nbytes, _TO_HOST, self._handle))
+        _check(_copy(_runtime().quick, values.ctypes.data, source, values.nbytes, _TO_HOST, self._handle))
+
+    def fetch(self, values: np.ndarray, source: int) -> None:
+        _check(_copy(_runtime().slow, values.ctypes.data, source, values.nbytes, _TO_HOST, self._handle))
+        _check(_runtime().slow.cudaStreamSynchronize(self._handle))
 
     def mark(self, event: Event) -> None:
-        _checked(runtime.cudaEventRecord(event.handle, self._handle))
+        _check(_runtime().quick.cudaEventRecord(event.handle, self._handle))
 
     def after(self, event: Event) -> None:
-        _checked(runtime.cudaStreamWaitEvent(self._handle, event.handle, 0))
-
-    def finish(self, *, brief: bool) -> None:
-        if brief:
-            _checked(runtime.cudaStreamSynchronize(self._handle))
-        else:
-            _checked(runtime.cudaEventRecord(self._end, self._handle))
-            _checked(runtime.cudaEventSynchronize(self._end))
+        _check(_runtime().quick.cudaStreamWaitEvent(self._handle, event.handle, c_uint(0)))
 
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        _checked(runtime.cudaStreamBeginCapture(self._handle, _OF_THIS_THREAD))
+        runtime, graph, ready = _runtime(), c_void_p(), c_void_p()
+        _check(runtime.slow.cudaStreamBeginCapture(self._handle, _OF_THIS_THREAD))
         try:
             work()
         except Exception as error:
-            runtime.cudaStreamEndCapture(self._handle)
+            runtime.slow.cudaStreamEndCapture(self._handle, byref(graph))
+            runtime.slow.cudaGetLastError()
             raise RuntimeError(str(error)) from error
-        graph = _checked(runtime.cudaStreamEndCapture(self._handle))
-        ready = self._memory.owned(runtime.cudaGraphExecDestroy, runtime.cudaGraphInstantiate(graph, 0))
-        _checked(runtime.cudaGraphDestroy(graph))
-        return lambda: _checked(runtime.cudaGraphLaunch(ready, self._handle))
+        _check(runtime.slow.cudaStreamEndCapture(self._handle, byref(graph)))
+        _check(runtime.slow.cudaGraphInstantiate(byref(ready), graph, c_ulonglong(0)))
+        self._memory.owns("cudaGraphExecDestroy", ready)
+        _check(runtime.slow.cudaGraphDestroy(graph))
+        return lambda: _check(runtime.quick.cudaGraphLaunch(ready, self._handle))
+
+
+def _copy(library: ctypes.CDLL, target: int, source: int, size: int, direction: c_int, stream: c_void_p) -> int:
+    error: int = library.cudaMemcpyAsync(c_void_p(target), c_void_p(source), c_size_t(size), direction, stream)
+    return error
 
 
 class Cuda:
@@ -93,36 +117,44 @@ class Cuda:
     def __init__(self, index: int) -> None:
         self._index = index
         self._owned: list[Callable[[], object]] = []
-        _checked(runtime.cudaSetDevice(index))
+        _check(_runtime().slow.cudaSetDevice(c_int(index)))
 
     def enter(self) -> None:
-        """A thread's device is the first one, unless it says so."""
+        """A thread's GPU is the first one, unless it says so."""
         if self._index:
-            _checked(runtime.cudaSetDevice(self._index))
+            _check(_runtime().quick.cudaSetDevice(c_int(self._index)))
 
-    def owned(self, release: Callable[[Any], object], created: tuple[Any, ...]) -> Any:
-        handle = _checked(created)
-        self._owned.append(partial(release, handle))
+    def owns(self, release: str, handle: c_void_p) -> c_void_p:
+        """It is given back by the function of this name."""
+        self._owned.append(partial(_runtime().slow[release], handle))
         return handle
 
     def allocate(self, size: int) -> int:
-        return int(self.owned(runtime.cudaFree, runtime.cudaMalloc(size)))
+        address = c_void_p()
+        _check(_runtime().slow.cudaMalloc(byref(address), c_size_t(size)))
+        return self.owns("cudaFree", address).value or 0
 
     def pinned(self, shape: Sequence[int]) -> np.ndarray:
-        size = math.prod(shape) * ctypes.sizeof(ctypes.c_float)
-        address = int(self.owned(runtime.cudaFreeHost, runtime.cudaHostAlloc(size, runtime.cudaHostAllocDefault)))
-        return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_float)), tuple(shape))
+        address = c_void_p()
+        size = math.prod(shape) * ctypes.sizeof(c_float)
+        _check(_runtime().slow.cudaHostAlloc(byref(address), c_size_t(size), c_uint(0)))
+        self.owns("cudaFreeHost", address)
+        return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(c_float)), tuple(shape))
 
     def stream(self) -> Stream:
-        handle = self.owned(runtime.cudaStreamDestroy, runtime.cudaStreamCreateWithFlags(_NON_BLOCKING))
-        return Stream(self, handle, self.owned(runtime.cudaEventDestroy, runtime.cudaEventCreateWithFlags(_SLEEPING)))
+        handle = c_void_p()
+        _check(_runtime().slow.cudaStreamCreateWithFlags(byref(handle), _NON_BLOCKING))
+        return Stream(self, self.owns("cudaStreamDestroy", handle))
 
-    def event(self) -> Event:
-        return Event(self.owned(runtime.cudaEventDestroy, runtime.cudaEventCreate()))
+    def event(self, *, brief: bool) -> Event:
+        handle = c_void_p()
+        _check(_runtime().slow.cudaEventCreateWithFlags(byref(handle), c_uint(0 if brief else _SLEEPING)))
+        return Event(self.owns("cudaEventDestroy", handle))
 
     def used(self) -> int:
-        free, total = _checked(runtime.cudaMemGetInfo())
-        return int(total - free)
+        free, total = c_size_t(), c_size_t()
+        _check(_runtime().slow.cudaMemGetInfo(byref(free), byref(total)))
+        return total.value - free.value
 
     def close(self) -> None:
         self.enter()

@@ -7,7 +7,6 @@ import ctypes
 import io
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from service.errors import StartError
@@ -19,7 +18,6 @@ import onnxruntime as ort
 CPU, CUDA = "cpu", "cuda"
 # What onnxruntime's CUDA provider is linked with, by CUDA's major version; cuDNN it opens when a model needs it.
 _LIBRARIES = (
-    "libcudart.so.{}",
     "libcublasLt.so.{}",
     "libcublas.so.{}",
     "libcurand.so.10",
@@ -71,21 +69,28 @@ def _why_not(device: Device) -> str | None:
 
 
 def missing_library() -> str | None:
-    """Which library the CUDA provider or we lack, and what brings it; None where nothing is missing.
+    """Which library is missing, and what brings it; None where all are there.
 
     onnxruntime would say so on stderr and go on with the CPU.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what we say below
         ort.preload_dlls()  # CUDA and cuDNN from the nvidia-* wheels
-    major = (getattr(ort, "cuda_version", None) or "13").partition(".")[0]
-    for library in (name.format(major) for name in _LIBRARIES):
+    for library in (cuda_runtime(), *(name.format(_cuda_major()) for name in _LIBRARIES)):
         try:
             ctypes.CDLL(library)
         except OSError as error:
             return f"{error}; install 'hourglass-serving[serve-gpu]', which brings CUDA and cuDNN"
-    if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
-        return "cuda-bindings is not installed: install 'hourglass-serving[serve-gpu]'"
     return None
+
+
+def cuda_runtime() -> str:
+    """The library's name."""
+    return f"libcudart.so.{_cuda_major()}"
+
+
+def _cuda_major() -> str:
+    """Of the CUDA that onnxruntime is built for."""
+    return (getattr(ort, "cuda_version", None) or "13").partition(".")[0]
 
 
 def available_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -14,6 +14,9 @@ class Event:
     def __init__(self) -> None:
         self.at = 0.0
 
+    def wait(self) -> None:
+        pass
+
     def seconds_since(self, earlier: Event) -> float:
         return self.at - earlier.at
 
@@ -34,13 +37,12 @@ class Stream:
     def download(self, values: np.ndarray, source: int) -> None:
         values[:] = self._host.at(source, values.shape)
 
+    fetch = download
+
     def mark(self, event: Event) -> None:
         event.at = time.perf_counter()
 
     def after(self, event: Event) -> None:
-        pass
-
-    def finish(self, *, brief: bool) -> None:
         pass
 
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -70,7 +72,7 @@ class Host:
     def stream(self) -> Stream:
         return Stream(self)
 
-    def event(self) -> Event:
+    def event(self, *, brief: bool) -> Event:
         return Event()
 
     def used(self) -> int:

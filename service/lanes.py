@@ -39,6 +39,9 @@ _ATOL, _RTOL = 1e-6, 1e-5
 class Event(Protocol):
     """A place in a stream."""
 
+    def wait(self) -> None:
+        """Until all before it is done."""
+
     def seconds_since(self, earlier: Any) -> float:
         """Both must be done."""
 
@@ -51,13 +54,15 @@ class Stream(Protocol):
     def upload(self, target: int, values: np.ndarray) -> None:
         """values: in memory from Memory.pinned, and left alone until it is done."""
 
-    def download(self, values: np.ndarray, source: int) -> None: ...
+    def download(self, values: np.ndarray, source: int) -> None:
+        """values: likewise."""
+
+    def fetch(self, values: np.ndarray, source: int) -> None:
+        """Into whatever memory, and not before it is there."""
+
     def mark(self, event: Any) -> None: ...
     def after(self, event: Any) -> None:
         """What comes is begun when the event is done."""
-
-    def finish(self, *, brief: bool) -> None:
-        """Wait until all is done. brief: without letting go of the core."""
 
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
         """What `work` gives to this stream, to be given again as one. Raises RuntimeError where that cannot be."""
@@ -73,7 +78,9 @@ class Memory(Protocol):
         """float32, in the host's memory, to and from which the device copies by itself. Raises OutOfMemory."""
 
     def stream(self) -> Stream: ...
-    def event(self) -> Event: ...
+    def event(self, *, brief: bool) -> Event:
+        """brief: who waits for it does not let go of the core."""
+
     def used(self) -> int:
         """Bytes that are taken on the device, whoever took them."""
 
@@ -109,9 +116,10 @@ class Slot:
         }
         self._rows = memory.pinned((most, *self._shapes[self._input]))
         self._rows[:] = 0
-        # Outputs of one number a row come all in one go; the others go right where they are wanted.
+        # Outputs of one number a row come with every batch, the others when they are asked for.
         self._numbers = {name: memory.pinned((most,)) for name in session.outputs if not self._shapes[name]}
-        self._uploaded, self._begun, self._computed = (memory.event() for _ in range(3))
+        self._uploaded, self._begun = memory.event(brief=True), memory.event(brief=True)
+        self._computed = {brief: memory.event(brief=brief) for brief in (True, False)}
         self._work: dict[int, Callable[[], None]] = {}
         self._brief: dict[int, bool] = {}
         self.busy_seconds = 0.0
@@ -129,7 +137,13 @@ class Slot:
     def prepare(self, size: int, rows: np.ndarray) -> bool:
         """Run and record batches of a size. Returns whether the recorded work does what the session did with these
         rows; otherwise the session is run each time. Raises OutOfMemory."""
-        run = self._instance.session.bound(size, self._addresses)
+        compute = self._instance.session.bound(size, self._addresses)
+
+        def run() -> None:
+            compute()
+            for name, values in self._numbers.items():
+                self._instance.stream.download(values[:size], self._addresses[name])
+
         self._work[size] = run
         one, other = np.resize(rows, (size, *rows.shape[1:])), np.resize(rows[::-1], (size, *rows.shape[1:]))
         self.run(other, self.outputs, size)  # takes its memory, and chooses its kernels
@@ -157,25 +171,24 @@ class Slot:
     def run(self, rows: np.ndarray, outputs: Sequence[str], size: int) -> Answer:
         """rows: float32 [n, ...], n <= size, a size that was prepared -> each asked output, float32 [n, ...]."""
         count, copies, compute = len(rows), self._copies, self._instance.stream
+        computed = self._computed[self._brief.get(size, False)]
         self._rows[:count] = rows
         copies.upload(self._addresses[self._input], self._rows[:count])
         copies.mark(self._uploaded)
         compute.after(self._uploaded)
         compute.mark(self._begun)
         self._work[size]()
-        compute.mark(self._computed)
-        copies.after(self._computed)
-        answer = {name: self._target(name, count) for name in outputs}
-        for name, values in answer.items():
-            copies.download(values, self._addresses[name])
-        copies.finish(brief=self._brief.get(size, False))
-        self.busy_seconds += self._computed.seconds_since(self._begun)
-        return {name: values.copy() if name in self._numbers else values for name, values in answer.items()}
+        compute.mark(computed)
+        computed.wait()
+        self.busy_seconds += computed.seconds_since(self._begun)
+        return {name: self._answer(name, count) for name in outputs}
 
-    def _target(self, name: str, count: int) -> np.ndarray:
+    def _answer(self, name: str, count: int) -> np.ndarray:
         if name in self._numbers:
-            return self._numbers[name][:count]
-        return np.empty((count, *self._shapes[name]), np.float32)
+            return self._numbers[name][:count].copy()
+        values = np.empty((count, *self._shapes[name]), np.float32)
+        self._copies.fetch(values, self._addresses[name])
+        return values
 
 
 def _of_a_row(shape: Sequence[int | str | None]) -> tuple[int, ...]:

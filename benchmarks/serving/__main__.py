@@ -23,7 +23,7 @@ from service.devices import available_cores
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "docs" / "performance.md"
-PACKAGES = ("grpcio", "protobuf", "uvloop", "onnxruntime", "numpy")
+PACKAGES = ("grpcio", "protobuf", "uvloop", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def main() -> int:

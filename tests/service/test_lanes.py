@@ -96,6 +96,10 @@ class Spied(Host):
                 super().upload(target, values)
 
             def download(self, values: np.ndarray, source: int) -> None:
+                assert values.ndim == 1  # one number a row
+                super().download(values, source)
+
+            def fetch(self, values: np.ndarray, source: int) -> None:
                 spied.down[values.size] += 1
                 super().download(values, source)
 
@@ -107,8 +111,10 @@ def test_rows_go_up_once_and_only_what_was_asked_comes_back() -> None:
     Spied.up.clear()
     Spied.down.clear()
     lanes.run(ROWS[:3], ["score"])
-    assert Spied.up == {3 * ROWS[0].size: 1}  # not the padded batch
-    assert Spied.down == {3: 1}
+    assert Spied.up == {3 * WIDTH: 1}  # not the padded batch
+    assert not Spied.down
+    lanes.run(ROWS[:3], ["score", "reconstruction"])
+    assert Spied.down == {3 * WIDTH: 1}
 
 
 class Faulty(Host):
