@@ -7,7 +7,10 @@ call then waits for it as long as for the GPU. Here only calls that wait for the
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
+import os
+import signal
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from functools import cache, partial
@@ -17,7 +20,11 @@ import numpy as np
 from service.devices import cuda_runtime
 from service.errors import OutOfMemory
 
+log = logging.getLogger(__name__)
+
 _SUCCESS, _NO_MEMORY = 0, 2
+# Memory that failed, a kernel that read what it may not: from then on every call of this process fails.
+_LOST = frozenset({214, 220, 700, 702, 710, *range(714, 720)})
 _TO_DEVICE, _TO_HOST = c_int(1), c_int(2)
 _NON_BLOCKING = c_uint(1)  # our streams do not wait for what others do in CUDA's default one
 _SLEEPING = 1  # who waits for such an event lets go of the core
@@ -39,13 +46,17 @@ def _runtime() -> _Runtime:
 
 
 def _check(error: int) -> None:
-    """Raises OutOfMemory, RuntimeError."""
+    """Raises OutOfMemory, RuntimeError. A GPU that is lost ends the server: another process may have it back."""
     if error == _SUCCESS:
         return
     _runtime().slow.cudaGetLastError()  # it is told once
     if error == _NO_MEMORY:
         raise OutOfMemory("the GPU has no memory left: send fewer rows at once, or retry")
-    raise RuntimeError(f"CUDA: {_runtime().slow.cudaGetErrorName(error).decode()}")
+    name = _runtime().slow.cudaGetErrorName(error).decode()
+    if error in _LOST:
+        log.critical("the GPU fails every call from now on (%s): the server ends", name)
+        os.kill(os.getpid(), signal.SIGINT)
+    raise RuntimeError(f"CUDA: {name}")
 
 
 class Event:
