@@ -17,8 +17,8 @@ from rich.table import Table
 
 from examples.serving import serving
 from hourglass import Client
-from service.errors import StartError
 from service.session import choose_device
+from service.start import StartError
 
 ATOL, RTOL = 1e-5, 1e-4
 ROWS = 600

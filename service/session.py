@@ -13,7 +13,7 @@ import numpy as np
 from hourglass.contract.layout import Artefact, ArtefactError
 from hourglass.contract.manifest import FLOAT32, GRAPHS, INPUT, Manifest
 from service.costs import Costs
-from service.errors import StartError
+from service.start import StartError
 
 # onnxruntime reports its use to its maker unless told not to, from the import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service import session
-from service.errors import StartError
+from service.start import StartError
 
 
 @pytest.fixture
