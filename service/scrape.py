@@ -31,8 +31,8 @@ class Processes(Collector):
     def collect(self) -> Iterator[Metric]:
         ports = dict(sorted(self.ports.items()))
         with ThreadPoolExecutor(max(1, len(ports))) as threads:
-            texts = dict(zip(ports, threads.map(_ask, ports, ports.values()), strict=True))
-        answers = {number: text for number, text in texts.items() if text is not None}
+            asked = dict(zip(ports, threads.map(_ask, ports, ports.values()), strict=True))
+        answers = {number: families for number, families in asked.items() if families}
         yield from self._own(len(answers))
         yield from _merged(answers)
 
@@ -45,22 +45,23 @@ class Processes(Collector):
         )
 
 
-def _ask(number: int, port: int) -> str | None:
+def _ask(number: int, port: int) -> list[Metric]:
+    """Empty when it does not answer."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_SECONDS)
     try:
         connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode()
-    except (OSError, http.client.HTTPException) as error:
+        return list(text_string_to_metric_families(connection.getresponse().read().decode()))
+    except (OSError, http.client.HTTPException, ValueError) as error:  # an error page is no metrics
         log.warning("a process does not answer for its metrics", process=number, why=str(error) or repr(error))
-        return None
+        return []
     finally:
         connection.close()
 
 
-def _merged(answers: dict[int, str]) -> Iterable[Metric]:
+def _merged(answers: dict[int, list[Metric]]) -> Iterable[Metric]:
     families: dict[str, Metric] = {}
-    for number, text in answers.items():
-        for found in text_string_to_metric_families(text):
+    for number, answer in answers.items():
+        for found in answer:
             family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
             family.samples += [
                 sample._replace(labels={**sample.labels, "process": str(number)}) for sample in found.samples
