@@ -29,22 +29,14 @@ def shared(host: str, port: int) -> Iterator[int]:
 
 def _keep(family: int, address: tuple[Any, ...]) -> socket.socket:
     """A socket that never listens, so that no connection is its own."""
-    with _bound(family, address) as probe:
-        probe.listen()  # fails where another listens or keeps the port; binding alone may not
-        address = probe.getsockname()
-    keeper = _bound(family, address)
-    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    return keeper
-
-
-def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    keeper = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Connections that ended a moment ago are no reason to fail.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        # Connections that ended a moment ago are no reason to fail; another server is: sharing begins afterwards.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(address)
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError:
-        bound.close()
+        keeper.close()
         raise
-    return bound
+    return keeper

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hourglass.v1 import autoencoder_pb2 as pb
 from service.session import available_cores
 from tests import artefacts, wire
-from tests.load import REQUEST, Load, bare_caller, shipped_client
+from tests.load import Load, bare_caller, shipped_client
 from tests.processes import Serve, refusal
 
 Starter = Callable[..., Serve]
@@ -170,16 +170,10 @@ def test_the_port_is_not_shared_with_another_server(exported: Path, serve: Start
     call_often(server, CALLERS)
 
 
-def test_a_port_is_free_again_at_once(exported: Path, serve: Starter) -> None:
-    """Whichever server had it: the closed connections, which the kernel remembers for a minute, are in nobody's way."""
-    port = "0"
-    for processes in ("1", "2", "2", "1"):
-        server = serve(exported, "--processes", processes, "--grpc-port", port)
-        port = str(server.ready["grpc_port"])
-        with grpc.insecure_channel(server.address) as channel:
-            assert wire.stub(channel).Score(REQUEST).model.version == 1
-            server.terminate()
-            assert server.wait() == 0
+def test_a_terminals_ctrl_c_is_for_the_supervisor_alone(exported: Path, serve: Starter) -> None:
+    """Or it would take its processes' end for a crash."""
+    server = serve(exported, *TWO)
+    assert server.process.pid not in {os.getpgid(pid) for pid in pids(server)}
 
 
 @pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::1"])
