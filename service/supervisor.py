@@ -53,16 +53,20 @@ class _Supervisor:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end, number)
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGINT, self._end, signal.SIGINT)
         await asyncio.gather(*map(self._keep, self._workers))
         if self._refusal:
             raise self._refusal
         log.info("stopped")
         return self._exit_code
 
+    def _terminate(self) -> None:
+        # A process that is busy would take two SIGTERMs for one.
+        self._end(signal.SIGINT if self._stopping.is_set() else signal.SIGTERM)
+
     def _end(self, how: signal.Signals) -> None:
-        """What a signal means, a drain or none, every process knows for itself."""
+        """SIGTERM: every process drains. SIGINT: none does."""
         self._stopping.set()
         for worker in self._workers:
             worker.send(how)
@@ -96,7 +100,7 @@ class _Supervisor:
         """For how many seconds a process has served, and how it ended. Raises StartError when it never did."""
         process = await worker.start()
         if self._stopping.is_set():  # it was not there yet to be told
-            process.terminate()
+            process.send_signal(signal.SIGINT)
         self._processes.ports[worker.number] = await worker.served()
         log.info("process serves", process=worker.number, pid=process.pid)
         began = asyncio.get_running_loop().time()

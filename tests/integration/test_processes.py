@@ -170,6 +170,19 @@ def test_the_port_is_not_shared_with_another_server(exported: Path, serve: Start
     call_often(server, CALLERS)
 
 
+def test_a_busy_process_does_not_take_two_signals_for_one(exported: Path, serve: Starter) -> None:
+    """The second SIGTERM skips the drain of all, also of one that has not yet heard the first."""
+    server = serve(exported, *TWO, "--drain-seconds", "600")
+    busy = pids(server)[0]
+    os.kill(busy, signal.SIGSTOP)
+    server.terminate()
+    server.wait_logged("draining")
+    server.terminate()
+    server.wait_logged("stopped")
+    os.kill(busy, signal.SIGCONT)
+    assert server.wait(30) == 0
+
+
 def test_a_terminals_ctrl_c_is_for_the_supervisor_alone(exported: Path, serve: Starter) -> None:
     """Or it would take its processes' end for a crash."""
     server = serve(exported, *TWO)
