@@ -18,7 +18,7 @@ from rich.table import Table
 from examples.serving import serving
 from hourglass import Client
 from service import devices
-from service.errors import StartError
+from service.start import StartError
 
 ATOL, RTOL = 1e-5, 1e-4
 ROWS = 600

@@ -22,13 +22,13 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(exported: Path, *flags: str, grpc_port: int = 0, program: str = "service") -> Iterator[Serving]:
+def serving(exported: Path, *flags: str, program: str = "service") -> Iterator[Serving]:
     """hourglass-serve on free ports, ready; ended by SIGTERM. Raises RuntimeError with its last words.
 
     program: the module to run, where it is one that takes the server's flags.
     """
-    command = [sys.executable, "-m", program, "--exported", str(exported), "--grpc-port", str(grpc_port)]
-    ends = ["--metrics-port", "0", "--drain-seconds", "0"]
+    command = [sys.executable, "-m", program, "--exported", str(exported)]
+    ends = ["--grpc-port", "0", "--metrics-port", "0", "--drain-seconds", "0"]
     process = subprocess.Popen([*command, *ends, *flags], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

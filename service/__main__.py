@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import tempfile
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-_USAGE_ERROR = 2
+from service.start import REFUSED, StartError, reason
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Exit code 0 after a clean stop, 2 when the server cannot start, with one line saying why."""
+    """Exit code 0 after a clean stop, 1 when a process of several ends again and again, 2 when the server cannot start,
+    with one line saying why."""
     # gRPC's C core writes lines of its own to stderr, which are no JSON and which our errors already say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     problem = _two_runtimes()
@@ -22,27 +27,29 @@ def main() -> int:
         return _refuse(problem)
     try:
         from service import config
-        from service.errors import StartError
 
         settings = config.load(sys.argv[1:]).with_absolute_paths()
-        from service import logs, server  # after the settings: --help and mistakes need no onnxruntime
+        from service import logs
 
         logs.configure(settings.log_level)
+        for name in config.unknown_environment():
+            log.warning("this environment variable is no setting: misspelt?", extra={"variable": name})
         _leave_for_an_empty_directory()
-        server.run(settings)
-    except ModuleNotFoundError as error:
-        return _refuse(
-            f"{error.name} is not installed: run `pip install 'hourglass-serving[serve]'` "
-            "(on a machine with an NVIDIA GPU: 'hourglass-serving[serve-gpu]')"
-        )
-    except StartError as error:
-        return _refuse(str(error))
+        if settings.processes > 1:
+            from service import supervisor
+
+            return supervisor.run(settings)
+        from service import server  # after the settings: --help and mistakes need no onnxruntime
+
+        server.run(settings, partial(logs.ready, settings))
+    except (StartError, ModuleNotFoundError) as error:
+        return _refuse(reason(error))
     return 0
 
 
 def _refuse(problem: str) -> int:
     print(f"hourglass-serve: error: {problem}", file=sys.stderr)  # noqa: T201
-    return _USAGE_ERROR
+    return REFUSED
 
 
 def _two_runtimes() -> str | None:

@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from service.errors import StartError
+from service.start import StartError
 
 ENV_PREFIX = "HOURGLASS_"
 _OTHERS = {"HOURGLASS_SERVER", "HOURGLASS_DATA"}  # the hourglass program's and the benchmarks'
@@ -103,6 +103,15 @@ class Settings(BaseSettings):
             ge=0, le=2**30, description="rows of traffic that are compared with a model's calibration rows; 0: none are"
         ),
     ] = 2000
+    processes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=256,
+            description="server processes on the one port, each with models, queues, drift windows and a share of the "
+            "cores of its own",
+        ),
+    ] = 1
     threads: Annotated[
         int,
         Field(

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import StartError
+from service.start import StartError
 
 # onnxruntime reports its use to its maker unless told not to, from the import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -10,8 +10,6 @@ ServiceError
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
 ├ ShuttingDown        UNAVAILABLE         SHUTTING_DOWN
 └ InferenceFailed     INTERNAL            INFERENCE_FAILED; the cause is in the log, under the id of the message
-
-StartError is not a caller's: the server refuses to start, saying why in one line.
 """
 
 from __future__ import annotations
@@ -23,10 +21,6 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "hourglass"
-
-
-class StartError(Exception):
-    """The server cannot start; the message is one line for the operator."""
 
 
 class ServiceError(Exception):

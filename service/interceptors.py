@@ -23,10 +23,10 @@ from service.errors import (
     InternalError,
     InvalidInput,
     ServiceError,
-    StartError,
     trailing_metadata,
 )
 from service.metrics import Metrics
+from service.start import StartError
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 
 import structlog
 
+from service.config import Settings
+
 _FIRST = {"time": "timestamp", "level": "level", "message": "event"}
 
+log = structlog.get_logger(__name__)
 
-def configure(level: str) -> None:
+
+def configure(level: str, **always: object) -> None:
+    """always: what every line says besides."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -29,7 +35,7 @@ def configure(level: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _people_first,
+                partial(_people_first, always),
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -39,7 +45,21 @@ def configure(level: str) -> None:
     root.setLevel(level.upper())
 
 
-def _people_first(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def ready(settings: Settings, grpc_port: int, metrics_port: int) -> None:
+    log.info(
+        "ready",
+        host=settings.host,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        tls=settings.tls_cert is not None,
+        drain_seconds=settings.drain_seconds,
+        processes=settings.processes,
+    )
+
+
+def _people_first(
+    always: dict[str, object], _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     """When, how bad and what, before the details."""
     first = {key: event.pop(name) for key, name in _FIRST.items()}
-    return {**first, **event}
+    return {**first, **always, **event}

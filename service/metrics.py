@@ -20,12 +20,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.counts import Count, Counter, Distribution, Histogram
-from service.errors import StartError
+from service.start import StartError
 
 if TYPE_CHECKING:
     from service.drift import Tracker
     from service.engine import LiveModel
     from service.lanes import Lanes
+
+LOOPBACK = "127.0.0.1"
 
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = tuple(2.0**power for power in range(0, 15))
@@ -50,6 +52,15 @@ _FEATURE_DRIFT = {
 }
 # Series of single features: of those that are farthest off now.
 _WORST_FEATURES = 10
+
+
+def answer_scrapes(registry: CollectorRegistry, host: str, port: int) -> tuple[Any, int]:
+    """Answer GET /metrics from a thread. Returns the server, to shut down, and its port. Raises StartError."""
+    try:
+        server, _thread = start_http_server(port, host, registry)
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"--metrics-port {port} on {host}: {getattr(error, 'strerror', None) or error}") from None
+    return server, server.server_port
 
 
 class Metrics:
@@ -111,14 +122,6 @@ class Metrics:
         registry.register(self._gpu)
         self._drift = _DriftCollector()
         registry.register(self._drift)
-
-    def serve(self, host: str, port: int) -> tuple[Any, int]:
-        """Answer GET /metrics from a thread. Returns the server, to shut down, and its port. Raises StartError."""
-        try:
-            server, _thread = start_http_server(port, host, self.registry)
-        except (OSError, UnicodeError) as error:
-            raise StartError(f"--metrics-port {port} on {host}: {getattr(error, 'strerror', None) or error}") from None
-        return server, server.server_port
 
     def method(self, method: str) -> MethodObserver:
         return MethodObserver(self, partial(self._requests.labels, method), self._request_seconds.labels(method))
@@ -190,7 +193,7 @@ class _GpuCollector(Collector):
             recorded.add_metric(graph, lanes.recorded)
             for provider, count in lanes.nodes.items():
                 nodes.add_metric((*graph, provider), count)
-        yield from (memory, busy, recorded, nodes) if self.lanes else ()
+        yield from (memory, busy, recorded, nodes)
 
 
 class _DriftCollector(Collector):

@@ -15,10 +15,10 @@ from service.arrivals import Arrivals
 from service.batcher import Batcher, Limits
 from service.drift import Tracker
 from service.engine import LiveModel
-from service.errors import StartError
 from service.metrics import Metrics
 from service.proving import Opener
 from service.scoring import scored
+from service.start import StartError
 
 log = structlog.get_logger(__name__)
 

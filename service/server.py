@@ -21,17 +21,17 @@ from hourglass.v1 import autoencoder_pb2_grpc
 from service import devices, native
 from service.arrivals import Arrivals
 from service.batcher import Limits
-from service.config import Settings, unknown_environment
+from service.config import Settings
 from service.engine import Engine
-from service.errors import StartError
 from service.health import SERVICE, Health
 from service.interceptors import Guard, Tokens
 from service.lanes import Memory
 from service.memory import keep_freed_memory, settle
-from service.metrics import Metrics
+from service.metrics import LOOPBACK, Metrics, answer_scrapes
 from service.proving import Opener
 from service.repository import Repository
 from service.session import Options
+from service.start import StartError
 
 log = structlog.get_logger(__name__)
 
@@ -44,27 +44,29 @@ _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
 
+Ready = Callable[[int, int], None]  # called with the ports of gRPC and of /metrics
 
-def run(settings: Settings) -> None:
+
+def run(settings: Settings, ready: Ready) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartError."""
     keep_freed_memory()
-    uvloop.run(_serve(settings))
+    uvloop.run(_serve(settings, ready))
 
 
-async def _serve(settings: Settings) -> None:
-    for name in unknown_environment():
-        log.warning("this environment variable is no setting: misspelt?", variable=name)
+async def _serve(settings: Settings, ready: Ready) -> None:
     if api_implementation.Type() != "upb":
         log.warning("protobuf runs without its C implementation: slow", implementation=api_implementation.Type())
     device, why = devices.choose(settings.device)
     log.info("device", device=str(device), asked=settings.device, why=why)
-    cores = devices.available_cores()
+    cores = max(1, devices.available_cores() // settings.processes)
     threads = settings.threads
     runners = max(1, cores // threads) if device.kind == devices.CPU else _SLOTS
     log.info("threads", runners=runners, threads_per_batch=threads, cores=cores)
 
     metrics = Metrics()
-    metrics_server, metrics_port = metrics.serve(settings.host, settings.metrics_port)
+    # Of several processes, the supervisor asks each and answers for all.
+    metrics_host = settings.host if settings.processes == 1 else LOOPBACK
+    metrics_server, metrics_port = answer_scrapes(metrics.registry, metrics_host, settings.metrics_port)
     stop = _Stop()
     arrivals = Arrivals()
     repository = Repository(
@@ -102,14 +104,7 @@ async def _serve(settings: Settings) -> None:
     guard = Guard(metrics, (native.SERVICE,), arrivals, native.WITH_ROWS, tokens)
     server, grpc_port, health = _listen(settings, engine, guard)
     await server.start()
-    log.info(
-        "ready",
-        host=settings.host,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        tls=settings.tls_cert is not None,
-        drain_seconds=settings.drain_seconds,
-    )
+    ready(grpc_port, metrics_port)
     await stop.asked.wait()
     health.drain()
     if not stop.at_once.is_set():
@@ -194,7 +189,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", 1024),
         ("grpc.max_metadata_size", 8192),
         ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-        ("grpc.so_reuseport", 0),  # a second server on the port must fail, not take half of the calls
+        # A second server on the port must fail, not take half of the calls, unless it is one of ours.
+        ("grpc.so_reuseport", int(settings.processes > 1)),
     ]
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from hourglass.contract.layout import ArtefactError
 from service.devices import CPU, CUDA, Device
-from service.errors import OutOfMemory, StartError
+from service.errors import OutOfMemory
 from service.pieces import Answer
+from service.start import StartError
 
 # onnxruntime reports its use to its maker unless told not to, from the import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

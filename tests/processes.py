@@ -23,7 +23,11 @@ class Serve:
         command = [sys.executable, "-m", "service", "--exported", str(exported)]
         ports = ["--grpc-port", "0", "--metrics-port", "0", "--drain-seconds", "0"]
         self.process = subprocess.Popen(
-            [*command, *ports, *flags], stderr=subprocess.PIPE, text=True, env={**_ENVIRONMENT, **environment}
+            [*command, *ports, *flags],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**_ENVIRONMENT, **environment},
+            process_group=0,  # as a terminal does: Ctrl-C is for all of a group
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()
@@ -45,17 +49,17 @@ class Serve:
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
-    def wait_logged(self, message: str) -> dict[str, Any]:
-        """The first log line with this message, waiting for it."""
+    def wait_logged(self, message: str, times: int = 1) -> dict[str, Any]:
+        """The first log line with this message, waiting until there are so many of it."""
 
-        def found() -> bool:
-            return self._ended or any(entry["message"].startswith(message) for entry in self.log)
+        def matching() -> list[dict[str, Any]]:
+            return [entry for entry in self.log if entry["message"].startswith(message)]
 
         with self._changed:
-            assert self._changed.wait_for(found, _START_SECONDS), f"not logged in time: {message}\n{self.lines}"
-        matching = [entry for entry in self.log if entry["message"].startswith(message)]
-        assert matching, f"ended without logging: {message}\n" + "\n".join(self.lines)
-        return matching[0]
+            found = self._changed.wait_for(lambda: self._ended or len(matching()) >= times, _START_SECONDS)
+            assert found, f"not logged in time: {message}\n{self.lines}"
+        assert len(matching()) >= times, f"ended without logging: {message}\n" + "\n".join(self.lines)
+        return matching()[0]
 
     def wait_ready(self) -> Serve:
         self.ready = self.wait_logged("ready")
@@ -69,16 +73,19 @@ class Serve:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ready['metrics_port']}/metrics", timeout=10) as answer:
             return answer.read().decode()
 
-    def metric(self, name: str, **labels: str) -> float:
-        """The value of the one sample with this name and at least these labels."""
+    def values(self, name: str, **labels: str) -> list[float]:
+        """Of all samples with this name and at least these labels."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        values = [
+        return [
             sample.value
             for family in text_string_to_metric_families(self.metrics())
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         ]
+
+    def metric(self, name: str, **labels: str) -> float:
+        values = self.values(name, **labels)
         assert len(values) == 1, f"{name}{labels}: {values}"
         return values[0]
 
@@ -95,3 +102,19 @@ class Serve:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
+
+
+def refusal(*flags: str, **environment: str) -> str:
+    """The one line with which the server refuses to start, exit code 2."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "service", *flags],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("hourglass-serve: error: ")
+    return line.removeprefix("hourglass-serve: error: ")

@@ -166,14 +166,10 @@ def _all_cores(bench: Bench) -> Case:
     """Two processes on one port, asked through eight connections. The generator takes its share of the same cores."""
     request = MLP.request("Score", 1)
     answer = bench.load(bench.server, "Score", request, seconds=0.2).answer_bytes
-    shared = "benchmarks.serving.shared_port"
     with ExitStack() as stack:
-        exported = bench.exported["mlp"]
-        first = stack.enter_context(hourglass(exported, program=shared))
-        port = int(first.address.rpartition(":")[2])
-        stack.enter_context(hourglass(exported, grpc_port=port, program=shared))
+        several = stack.enter_context(hourglass(bench.exported["mlp"], "--processes", "2"))
         one, two = stack.enter_context(python_echo(answer)), stack.enter_context(python_echo(answer, 2))
-        systems = {OURS: bench.server, f"two of {OURS}": first, ECHO: one, f"two of {ECHO}": two}
+        systems = {OURS: bench.server, f"two of {OURS}": several, ECHO: one, f"two of {ECHO}": two}
         contenders = {
             name: calls(bench, system, "Score", request, concurrency=64, channels=8) for name, system in systems.items()
         }

@@ -43,10 +43,10 @@ def _status(pid: int, field: str) -> str:
 
 
 @contextmanager
-def hourglass(exported: Path, *flags: str, grpc_port: int = 0, program: str = "service") -> Iterator[System]:
+def hourglass(exported: Path, *flags: str, program: str = "service") -> Iterator[System]:
     """As `serving`, with the time that it took to be ready."""
     began = time.perf_counter()
-    with serving(exported, *flags, grpc_port=grpc_port, program=program) as server:
+    with serving(exported, *flags, program=program) as server:
         yield System(server.address, (server.process.pid,), time.perf_counter() - began)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from service.config import Settings
 from service.metrics import Metrics
+from service.scrape import Processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,13 +24,14 @@ def test_settings_and_variables(page):
     known = {f"HOURGLASS_{name.upper()}" for name in Settings.model_fields}
     assert variables
     assert variables <= known
-    flags = set(re.findall(r"`(?:hourglass-serve )?--([a-z-]+)", page)) - {"help"}
+    flags = set(re.findall(r"`(?:hourglass-serve )?--([a-z0-9-]+)", page)) - {"help"}
     assert flags
     assert {flag.replace("-", "_") for flag in flags} <= Settings.model_fields.keys()
 
 
 def test_metrics(page):
-    families = {family.name for family in Metrics().registry.collect()}
+    registries = (Metrics().registry, Processes())
+    families = {family.name for registry in registries for family in registry.collect()}
     exported = {f"{family}{suffix}" for family in families for suffix in ("", "_total", "_bucket")}
     named = set(re.findall(r"\b(?:hourglass|process)_[a-z_]+\b", page))
     assert named

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -21,32 +16,15 @@ import onnx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from hourglass import Client, HourglassError
 from hourglass.contract import layout
 from hourglass.contract.manifest import MODEL, Array
 from hourglass.v1 import autoencoder_pb2 as pb
 from tests import artefacts, wire
-from tests.processes import Serve
+from tests.load import REQUEST, Load, bare_caller, shipped_client
+from tests.processes import Serve, refusal
 
-ROWS = np.ones((2, 4), dtype=np.float32)
-REQUEST = pb.ScoreRequest(model="line", tensor=wire.tensor(ROWS))
 Starter = Callable[..., Serve]
-
-
-def refusal(*flags: str, **environment: str) -> str:
-    """The one line with which the server refuses to start, exit code 2."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", *flags],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 2, ended.stderr
-    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
-    assert line.startswith("hourglass-serve: error: ")
-    return line.removeprefix("hourglass-serve: error: ")
+one_and_several = pytest.mark.parametrize("processes", ["1", "2"])
 
 
 @pytest.fixture
@@ -55,8 +33,9 @@ def exported(tmp_path: Path) -> Path:
     return tmp_path / "exported"
 
 
-def test_a_start_without_models_is_refused(tmp_path: Path) -> None:
-    free = ("--grpc-port", "0", "--metrics-port", "0")
+@one_and_several
+def test_a_start_without_models_is_refused(tmp_path: Path, processes: str) -> None:
+    free = ("--grpc-port", "0", "--metrics-port", "0", "--processes", processes)
     assert "holds no models" in refusal("--exported", str(tmp_path), *free)
     assert "No such file" in refusal("--exported", str(tmp_path / "nowhere"), *free)
     artefacts.publish(tmp_path / "other", "line")
@@ -120,16 +99,19 @@ def test_two_onnxruntimes_are_refused_naming_the_one_to_remove(tmp_path: Path, e
     assert "pip uninstall onnxruntime`" in refusal("--exported", str(exported), PYTHONPATH=str(tmp_path))
 
 
-def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path, exported: Path) -> None:
+@one_and_several
+def test_a_missing_extra_is_named_with_its_pip_line(tmp_path: Path, exported: Path, processes: str) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError(name='onnxruntime')")
-    said = refusal("--exported", str(exported), PYTHONPATH=str(tmp_path))
+    flags = ("--grpc-port", "0", "--metrics-port", "0", "--processes", processes)
+    said = refusal("--exported", str(exported), *flags, PYTHONPATH=str(tmp_path))
     assert said.startswith("onnxruntime is not installed: run `pip install 'hourglass-serving[serve]'`")
 
 
-def test_a_taken_port_is_refused(exported: Path) -> None:
+@one_and_several
+def test_a_taken_port_is_refused(exported: Path, processes: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        flags = ("--exported", str(exported))
+        flags = ("--exported", str(exported), "--processes", processes)
         assert f"--grpc-port {port}" in refusal(*flags, "--grpc-port", port, "--metrics-port", "0")
         assert f"--metrics-port {port}" in refusal(*flags, "--grpc-port", "0", "--metrics-port", port)
 
@@ -232,15 +214,18 @@ def test_folders_without_a_version_are_no_models_yet(exported: Path, serve: Star
         assert len(wire.stub(channel).ListModels(pb.ListModelsRequest()).models) == 1
 
 
-def test_sigterm_is_heard_while_models_are_loaded(exported: Path) -> None:
+@one_and_several
+def test_sigterm_is_heard_while_models_are_loaded(exported: Path, processes: str) -> None:
     for number in range(60):
         artefacts.publish(exported, f"model-{number}")
-    server = Serve(exported)
+    server = Serve(exported, "--processes", processes)
     server.wait_logged("model loaded")
     server.terminate()
     assert server.wait() == 0
-    assert server.wait_logged("stopped while loading")
-    assert sum(entry["message"] == "model loaded" for entry in server.log) < 60
+    messages = [entry["message"] for entry in server.log]
+    assert "stopped while loading" in messages
+    assert "ready" not in messages
+    assert messages.count("model loaded") < 60
 
 
 def test_a_slow_model_does_not_keep_others_waiting(exported: Path, serve: Starter) -> None:
@@ -276,62 +261,6 @@ def test_the_server_works_in_an_empty_directory_and_leaves_none_behind(exported:
     assert not folder.exists()
 
 
-Call = Callable[[], object]
-
-
-@contextlib.contextmanager
-def bare_caller(target: str, config: dict[str, object] | None = None) -> Iterator[Call]:
-    """Stubs on a connection of its own, without retries."""
-    options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-    if config:
-        options.append(("grpc.service_config", json.dumps(config)))
-    with grpc.insecure_channel(target, options=options) as channel:
-        stub = wire.stub(channel)
-        yield lambda: stub.Score(REQUEST, timeout=30)
-
-
-@contextlib.contextmanager
-def shipped_client(target: str) -> Iterator[Call]:
-    with Client(target) as client:
-        yield lambda: client.score("line", ROWS)
-
-
-class Load:
-    """Callers who ask again as soon as they are answered."""
-
-    def __init__(self, callers: int, connect: Callable[[], contextlib.AbstractContextManager[Call]]) -> None:
-        self.failures: list[tuple[float, str]] = []
-        self.calls = 0
-        self._stop = threading.Event()
-        self._enough = threading.Condition()
-        self._threads = [threading.Thread(target=self._ask, args=(connect,)) for _ in range(callers)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ask(self, connect: Callable[[], contextlib.AbstractContextManager[Call]]) -> None:
-        with connect() as call:
-            while not self._stop.is_set():
-                begun = time.time()
-                try:
-                    call()
-                except (grpc.RpcError, HourglassError) as error:
-                    self.failures.append((begun, str(error)))
-                    return
-                with self._enough:
-                    self.calls += 1
-                    self._enough.notify_all()
-
-    def wait_calls(self, more: int) -> None:
-        with self._enough:
-            target = self.calls + more
-            assert self._enough.wait_for(lambda: self.calls >= target, 120)
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
 def logged_at(server: Serve, message: str) -> float:
     return datetime.fromisoformat(server.wait_logged(message)["time"]).timestamp()
 
@@ -342,9 +271,12 @@ ROUND_ROBIN_WATCHING_HEALTH = {
 }
 
 
+@one_and_several
 @pytest.mark.parametrize("caller", ["bare", "shipped"])
-def test_one_of_two_servers_ends_under_load_and_no_call_fails(exported: Path, serve: Starter, caller: str) -> None:
-    servers = [serve(exported, "--drain-seconds", "2") for _ in range(2)]
+def test_one_of_two_servers_ends_under_load_and_no_call_fails(
+    exported: Path, serve: Starter, caller: str, processes: str
+) -> None:
+    servers = [serve(exported, "--drain-seconds", "2", "--processes", processes) for _ in range(2)]
     target = "ipv4:" + ",".join(server.address for server in servers)
     if caller == "bare":
         load = Load(16, lambda: bare_caller(target, ROUND_ROBIN_WATCHING_HEALTH))
@@ -356,12 +288,15 @@ def test_one_of_two_servers_ends_under_load_and_no_call_fails(exported: Path, se
     load.wait_calls(3_000)
     load.stop()
     assert load.failures == []
-    assert servers[1].metric("hourglass_requests_total", method="Score", code="OK") > 3_000
+    assert sum(servers[1].values("hourglass_requests_total", method="Score", code="OK")) > 3_000
 
 
-def test_a_single_server_answers_every_call_begun_before_it_stops_listening(exported: Path, serve: Starter) -> None:
+@one_and_several
+def test_a_single_server_answers_every_call_begun_before_it_stops_listening(
+    exported: Path, serve: Starter, processes: str
+) -> None:
     """Callers who know nothing of health and do not retry, on a machine that is fully busy."""
-    server = serve(exported, "--drain-seconds", "0.5")
+    server = serve(exported, "--drain-seconds", "0.5", "--processes", processes)
     load = Load(32, lambda: bare_caller(server.address))
     load.wait_calls(1_000)
     server.terminate()
@@ -372,17 +307,21 @@ def test_a_single_server_answers_every_call_begun_before_it_stops_listening(expo
     assert len(load.failures) == 32, "the callers were to notice the end"
 
 
-@pytest.mark.parametrize("ask", ["SIGINT", "SIGTERM twice"])
-def test_the_drain_can_be_skipped(exported: Path, serve: Starter, ask: str) -> None:
-    server = serve(exported, "--drain-seconds", "600")
+@one_and_several
+@pytest.mark.parametrize("ask", ["SIGINT", "Ctrl-C", "SIGTERM twice"])
+def test_the_drain_can_be_skipped(exported: Path, serve: Starter, ask: str, processes: str) -> None:
+    server = serve(exported, "--drain-seconds", "600", "--processes", processes)
     if ask == "SIGINT":
         server.process.send_signal(signal.SIGINT)
+    elif ask == "Ctrl-C":
+        os.killpg(server.process.pid, signal.SIGINT)
     else:
         server.terminate()
         server.wait_logged("draining")
         server.terminate()
     assert server.wait(30) == 0
-    assert server.wait_logged("stopped")
+    assert sum(entry["message"] == "stopped" for entry in server.log) == (1 if processes == "1" else 3)
+    assert all(entry["level"] == "info" for entry in server.log)
 
 
 def test_every_watcher_is_told_though_others_leave(exported: Path, serve: Starter) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from service import devices
 from service.devices import CPU, CUDA, Device
-from service.errors import StartError
+from service.start import StartError
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 
 from service import session
 from service.devices import CPU, CUDA, Device
-from service.errors import OutOfMemory, StartError
+from service.errors import OutOfMemory
 from service.session import Options, Session
+from service.start import StartError
 from tests.artefacts import Linear
 
 GRAPH = Linear.random().graphs()["encoder.onnx"]
