@@ -49,13 +49,15 @@ class Observer(Protocol):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """batch_rows: most rows of one batch. queue_rows, queue_bytes: a queue that has so many takes no more requests.
-    runners: batches of one graph that run at once. inline_seconds: what is expected to take no longer is run on the
-    event loop. delay: seconds for which a batch that is not full waits for more."""
+    runners: batches of one graph that run at once. greedy: so many do whatever their size, the others when they are
+    full. inline_seconds: what is expected to take no longer is run on the event loop. delay: seconds for which a batch
+    that is not full waits for more."""
 
     batch_rows: int
     queue_rows: int
     queue_bytes: int
     runners: int = 1
+    greedy: int = 2**30
     inline_seconds: float = 0.0
     delay: float = 0.0
 
@@ -129,7 +131,7 @@ class Batcher:
 
     def _plan_turn(self) -> None:
         """Calls that come in together are taken up one after the other, and are then run together."""
-        if not self._free or not self._queue:
+        if not self._may_begin():
             return
         quiet = self._arrivals.quiet and not self._limits.delay
         if quiet or self._queued_rows >= self._enough_rows:
@@ -143,13 +145,17 @@ class Batcher:
             self._planned = True
             self._arrivals.when_quiet(self._take_turn)
 
+    def _may_begin(self) -> bool:
+        greedy = self._limits.runners - self._free < self._limits.greedy
+        return bool(self._free and self._queue and (greedy or self._queued_rows >= self._batch_rows))
+
     def _take_turn(self) -> None:
         """Give each free runner a batch; or run one here, and let others have the event loop before the next."""
         self._planned = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._free and not self._closing and (batch := self._cut()):
+        while self._may_begin() and not self._closing and (batch := self._cut()):
             under_way = self._limits.runners - self._free
             self._free -= 1
             self._idle.clear()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -32,6 +33,12 @@ OpenSession = Callable[[int], Session]
 _FLOAT = np.dtype(np.float32).itemsize
 # A batch that is sooner done is waited for without letting go of the core: to be woken takes 35 µs.
 _BRIEF_SECONDS = 3e-4
+# Bytes that are sooner copied than another stream is waited for.
+_LITTLE = 2**16
+# A GPU that was idle runs slowly for its first moments, and would be measured so.
+_WARM_SECONDS = 0.03
+# Rows whose answers are compared, recorded and not.
+_TRIED = 16
 # The recorded work is the same work, so that its numbers are: parallel sums may differ in the last bits.
 _ATOL, _RTOL = 1e-6, 1e-5
 
@@ -107,7 +114,6 @@ class Slot:
         """Raises OutOfMemory."""
         self._instance = instance
         self._copies = memory.stream()
-        self._most = most
         session = instance.session
         (self._input,) = session.inputs
         self._shapes = {name: _of_a_row(shape) for name, (_, shape) in (session.inputs | session.outputs).items()}
@@ -129,7 +135,7 @@ class Slot:
         return tuple(self._instance.session.outputs)
 
     def timed(self, rows: np.ndarray, size: int) -> None:
-        """Runs them as a call that asks for numbers would, where there are such."""
+        """Runs so many of them as a call that asks for numbers would, where there are such."""
         if size not in self._work:
             self.prepare(size, rows)
         self.run(rows[:size], tuple(self._numbers) or self.outputs, size)
@@ -145,7 +151,8 @@ class Slot:
                 self._instance.stream.download(values[:size], self._addresses[name])
 
         self._work[size] = run
-        one, other = np.resize(rows, (size, *rows.shape[1:])), np.resize(rows[::-1], (size, *rows.shape[1:]))
+        tried = rows[:_TRIED]
+        one, other = tried[:size], tried[::-1][:size]
         self.run(other, self.outputs, size)  # takes its memory, and chooses its kernels
         if self._instance.mixed:
             return False  # what the processor does between kernels would not be recorded
@@ -173,9 +180,12 @@ class Slot:
         count, copies, compute = len(rows), self._copies, self._instance.stream
         computed = self._computed[self._brief.get(size, False)]
         self._rows[:count] = rows
-        copies.upload(self._addresses[self._input], self._rows[:count])
-        copies.mark(self._uploaded)
-        compute.after(self._uploaded)
+        if rows.nbytes <= _LITTLE:
+            compute.upload(self._addresses[self._input], self._rows[:count])
+        else:
+            copies.upload(self._addresses[self._input], self._rows[:count])
+            copies.mark(self._uploaded)
+            compute.after(self._uploaded)
         compute.mark(self._begun)
         self._work[size]()
         compute.mark(computed)
@@ -280,6 +290,9 @@ def _measured(open_session: OpenSession, memory: Memory, rows: np.ndarray, most:
     def measured() -> Costs:
         slot = Slot(Instance(open_session, memory.stream()), memory, most)
         many = np.resize(rows, (most, *rows.shape[1:]))
+        warm = time.perf_counter() + _WARM_SECONDS
+        while time.perf_counter() < warm:
+            slot.timed(many, 1)
         return Costs.measure(lambda size: slot.timed(many, size), most).few()
 
     try:

@@ -37,9 +37,10 @@ log = structlog.get_logger(__name__)
 
 # Measured with single rows of an MLP: what a hand-off to a runner and back takes while other calls come in.
 _INLINE_SECONDS = 3e-4
-# Batches of a graph that are on their way to a GPU, on it or on their way back. To copy rows to where the GPU reads
-# them takes a core twice as long as computing them takes the GPU.
-_SLOTS = 4
+# Batches of a graph that are on their way to a GPU, on it or on their way back: to copy rows to where it reads them
+# takes a core longer than the GPU takes to compute them. Two of them at most are not full: with fewer batches, larger
+# ones form.
+_SLOTS, _GREEDY = 8, 2
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
@@ -86,6 +87,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
             queue_rows=settings.max_queue_rows,
             queue_bytes=settings.max_queue_bytes,
             runners=runners,
+            greedy=runners if device.kind == devices.CPU else _GREEDY,
             inline_seconds=_INLINE_SECONDS,
             delay=settings.batch_delay_ms / 1e3,
         ),

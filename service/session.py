@@ -82,6 +82,8 @@ class Session:
 
         What does not fit into memory is run half by half. Raises OutOfMemory when a single row does not.
         """
+        if not rows.flags.aligned:  # kernels round otherwise there
+            rows = rows.copy()
         try:
             answers = self._session.run(outputs, {self._input: rows})
         except Exception as error:

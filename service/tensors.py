@@ -25,7 +25,7 @@ def decode(
     schema: Schema | None = None,
     takes_missing: bool = False,
 ) -> np.ndarray:
-    """The caller's rows, float32 [n, *row_shape], as a read-only view of the received bytes.
+    """The caller's rows, float32 [n, *row_shape], as a read-only view of the received bytes, wherever these begin.
 
     schema: what the numbers of the last dimension are. takes_missing: whether some of them may be NaN. Everything is
     checked before anything of the claimed size is allocated. Raises InvalidInput naming field and row.
@@ -52,8 +52,6 @@ def decode(
             field=f"{field}.data",
         )
     values: np.ndarray = np.ndarray(shape, _DTYPE, data)
-    if not values.flags.aligned:  # kernels round otherwise there
-        values = values.copy()
     _check_finite(field, values, schema, takes_missing)
     if schema is not None and (problem := schema.check(values)):
         row, column, why = problem
