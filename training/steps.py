@@ -121,8 +121,12 @@ class Captured:
         return eager(numbers, clock)
 
 
-def on_gpu(step: Callable[[], Losses], generator: Generator) -> Callable[[], Losses]:
-    """Record `step` as a CUDA graph, without taking it; what is returned takes it."""
+def recorder(device: torch.device) -> Recorder | None:
+    """What records a step without taking it, and gives what takes it; None where nothing does."""
+    return _cuda_graph if device.type == "cuda" else None
+
+
+def _cuda_graph(step: Callable[[], Losses], generator: Generator) -> Callable[[], Losses]:
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     with torch.cuda.graph(graph):

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from training import devices, parallel, precision
+from training import compilation, devices, parallel, precision
 from training.autoencoder import Autoencoder, Clock
 from training.config import FitConfig
 from training.devices import Rows
 from training.errors import TrainingError
 from training.robust import WARM_UP, typical
-from training.steps import Captured, Eager, Losses, Step, losses, on_gpu
+from training.steps import Captured, Eager, Losses, Step, losses, recorder
 
 # Of one pass: what it computes stays in the processor's caches; a GPU is kept busy.
 _EVALUATION_ROWS = {"cpu": 512, "cuda": 8192}
@@ -85,7 +85,11 @@ class Training:
 
     def run(self, rows: Tensor, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
         """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError."""
-        with devices.current(self.device), precision.products(self.config.precision, self.device):
+        with (
+            devices.current(self.device),
+            precision.products(self.config.precision, self.device),
+            compilation.explained(self.config.compile),
+        ):
             self._run(Rows(rows, self.device), early_stop.to(self.device), after_epoch)
 
     def _run(self, rows: Rows, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
@@ -120,9 +124,9 @@ class Training:
             lambda numbers, clock: self._trimmed(rows.select(numbers), clock),
         )
         # Gradients of several processes, and scaled ones, are not part of a recording.
-        alone = parallel.size() == 1 and not self.scaler.is_enabled()
-        if self.device.type == "cuda" and alone and rows.resident and self.model.capturable:
-            return Captured(eager, self._batch_size(rows), self._steady, on_gpu)
+        plain = parallel.size() == 1 and not self.scaler.is_enabled() and rows.resident and self.model.capturable
+        if plain and (record := recorder(self.device)):
+            return Captured(eager, self._batch_size(rows), self._steady, record)
         return eager
 
     def _steady(self, clock: Clock) -> bool:
@@ -156,12 +160,14 @@ class Training:
         rows = self._trimmed(rows, clock)
         generator = Generator(self.device).manual_seed(self.config.seed)
         batches = torch.split(rows, _EVALUATION_ROWS[self.device.type])
-        return _averaged([(losses(self.model, batch, clock, generator), len(batch)) for batch in batches])
+        with compilation.left_out(self.config.compile):
+            return _averaged([(losses(self.model, batch, clock, generator), len(batch)) for batch in batches])
 
     @torch.no_grad()
     def _monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
         self.model.eval()
-        return self.model.monitor(rows[:_MONITORED_ROWS], clock)
+        with compilation.left_out(self.config.compile):
+            return self.model.monitor(rows[:_MONITORED_ROWS], clock)
 
     def _clock(self, rows: Rows, batch: int = 0) -> Clock:
         """At the given batch of the epoch that follows the finished ones."""
