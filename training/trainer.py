@@ -62,7 +62,7 @@ class Training:
         for network in self.model.trained_networks():
             precision.mix(network, config.precision, self.device)
             if config.compile:
-                network.compile()
+                compilation.compiled(network)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
