@@ -69,7 +69,12 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield
+    try:
+        yield
+    except BaseException:
+        if device.type == "cpu":  # NCCL would wait for the others
+            distributed.destroy_process_group()
+        raise
     distributed.destroy_process_group()
 
 
