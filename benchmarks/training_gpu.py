@@ -160,8 +160,7 @@ class _Bare:
             if config.compile:
                 compilation.compiled(network)
         self.encoder, self.decoder = model.encoder, model.decoder
-        graphs = device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, fused=True, capturable=graphs)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, fused=True)
 
     def step(self, batch: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -187,6 +186,7 @@ def _graph(config: FitConfig, device: torch.device, rows: Tensor) -> Generator[i
         for _ in range(_WARM_UP):
             bare.step(held)
     torch.cuda.current_stream().wait_stream(aside)
+    bare.optimizer.param_groups[0]["capturable"] = True
     with torch.cuda.graph(graph):
         bare.step(held)
     while True:

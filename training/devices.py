@@ -10,7 +10,7 @@ from torch import Tensor
 from training import parallel
 from training.errors import ConfigError
 
-_FREE = 0.5  # of a GPU's free memory: rows may take so much, networks and what they compute need the rest
+_FREE = 0.25  # of a GPU's free memory may be rows: they are copied once, and networks need the rest
 
 
 def chosen(asked: str) -> torch.device:

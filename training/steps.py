@@ -40,9 +40,6 @@ class Step(Protocol):
         """Move the weights. numbers: of the batch's rows, int [n]."""
 
 
-Recorder = Callable[[Callable[[], Losses], Generator], Callable[[], Losses]]
-
-
 def losses(model: Autoencoder, rows: Tensor, clock: Clock, generator: Generator) -> Losses:
     """rows: all of the batch, [n, *row_shape]."""
     with parallel.shared(rows) as (own, weight):
@@ -72,6 +69,9 @@ class Eager:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return Losses(found.names, found.values.detach())
+
+
+Recorder = Callable[[Callable[[], Losses], Eager], Callable[[], Losses]]
 
 
 class Captured:
@@ -106,7 +106,7 @@ class Captured:
                 step()
         before.restore()
         try:
-            replay = self._record(step, eager.generator)
+            replay = self._record(step, eager)
             found = replay()
             if before.moved_as(expected):
                 self._replay = replay
@@ -126,17 +126,28 @@ def recorder(device: torch.device) -> Recorder | None:
     return _cuda_graph if device.type == "cuda" else None
 
 
-def _cuda_graph(step: Callable[[], Losses], generator: Generator) -> Callable[[], Losses]:
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        found = step()
+def _cuda_graph(step: Callable[[], Losses], eager: Eager) -> Callable[[], Losses]:
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    graph.register_generator_state(eager.generator)
+    _set_capturable(eager.optimizer, True)
+    try:
+        with torch.cuda.graph(graph):
+            found = step()
+    finally:
+        _set_capturable(eager.optimizer, False)
+        torch.cuda.set_stream(stream)  # a recording that fails does not leave its own
 
     def replay() -> Losses:
         graph.replay()
         return Losses(found.names, found.values.clone())
 
     return replay
+
+
+def _set_capturable(optimizer: torch.optim.Optimizer, on: bool) -> None:
+    """While it is recorded alone: it warns at each eager step otherwise. A fused one computes the same."""
+    for group in optimizer.param_groups:
+        group["capturable"] = on
 
 
 class _State:

@@ -70,7 +70,6 @@ class Training:
             lr=torch.tensor(self._learning_rate, device=self.device) if on_gpu else self._learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
-            capturable=on_gpu,
         )
         self.scaler = precision.scaler(config.precision, self.device)
         self.generator = Generator(self.device).manual_seed(config.seed)

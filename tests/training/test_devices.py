@@ -78,9 +78,9 @@ def test_the_program_says_so_before_it_reads_anything(capsys: pytest.CaptureFixt
 
 def test_rows_that_leave_a_gpu_no_room_stay_with_the_host(monkeypatch: pytest.MonkeyPatch):
     rows = torch.rand(1000, 4)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * rows.nbytes, 10**12))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * rows.nbytes, 10**12))
     assert devices._fits(rows, GPU)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * rows.nbytes - 1, 10**12))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * rows.nbytes - 1, 10**12))
     held = Rows(rows, GPU)
     assert (held.resident, held.rows.device) == (False, CPU)
 

@@ -12,7 +12,7 @@ from training import chance, trainer
 from training.autoencoder import Clock, registered
 from training.config import FitConfig
 from training.fit import build
-from training.steps import Losses
+from training.steps import Eager, Losses
 from training.trainer import EpochRecord, Training
 
 Config = Callable[..., FitConfig]
@@ -26,7 +26,7 @@ class Recorder:
     def __init__(self, spoil: Callable[[Take], Losses] | None = None) -> None:
         self.spoil, self.recorded, self.replayed = spoil, 0, 0
 
-    def __call__(self, step: Take, generator: Generator) -> Take:
+    def __call__(self, step: Take, eager: Eager) -> Take:
         self.recorded += 1
 
         def replay() -> Losses:
