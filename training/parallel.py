@@ -33,6 +33,7 @@ class Share:
         return cls(total, first, last, (last - first) / total) if last > first else cls(total, 0, 1, 0.0)
 
 
+_joined = False
 _share: Share | None = None
 
 
@@ -61,20 +62,24 @@ def leads() -> bool:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Inside, processes can exchange tensors on `device`. An error of one leaves the others to torchrun, which ends
-    them."""
+    """Inside, processes can exchange tensors on `device`, and do. An error of one leaves the others to torchrun, which
+    ends them."""
+    global _joined
     if size() == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _joined = True
     try:
         yield
     except BaseException:
         if device.type == "cpu":  # NCCL would wait for the others
             distributed.destroy_process_group()
         raise
+    finally:
+        _joined = False
     distributed.destroy_process_group()
 
 
@@ -82,7 +87,7 @@ def joined(device: torch.device) -> Iterator[None]:
 def shared(rows: Tensor) -> Iterator[tuple[Tensor, float]]:
     """This process's rows of a batch, and their weight in it. Inside, what is drawn and averaged is the batch's."""
     global _share
-    if size() == 1:
+    if not _joined:
         yield rows, 1.0
         return
     _share = share = Share.of(len(rows))
@@ -146,7 +151,7 @@ def own(rows: Tensor) -> Tensor:
 
 
 def sum_gradients(model: nn.Module) -> None:
-    if size() == 1:
+    if not _joined:
         return
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -158,7 +163,7 @@ def sum_gradients(model: nn.Module) -> None:
 
 def summed(values: Tensor) -> Tensor:
     """Over processes."""
-    if size() > 1:
+    if _joined:
         values = values.clone()
         distributed.all_reduce(values)
     return values

@@ -10,30 +10,29 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from training import parallel
+from training.autoencoder import registered
 from training.config import FitConfig
 from training.fit import build
 from training.trainer import Training
 
 TABLE, IMAGE = (6,), (5, 5)
-# All have a batch mean, an extreme, a draw or a weight that must be those of the whole batch.
+# Every variant, and what has a batch mean, an extreme, a draw or a weight that must be those of the whole batch.
 CASES: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
-    "denoising": (IMAGE, {}),
+    **{name: (IMAGE, {"variant": name}) for name in registered()},
     "missing cells": (TABLE, {"options": {"damaged_weight": 2.0}}),
     "gaussian": (TABLE, {"options": {"noise": "gaussian"}}),
     "salt and pepper": (IMAGE, {"options": {"noise": "salt_and_pepper"}}),
     "the user's noise": (IMAGE, {"options": {"noise": "tests.training.parallel_worker:shifted"}}),
     "mixed": (TABLE, {"training_data": "mixed"}),
-    "ensemble": (IMAGE, {"variant": "ensemble"}),
-    "sparse": (IMAGE, {"variant": "sparse", "options": {"rho": 0.2, "beta": 30.0}}),
-    "k_sparse": (IMAGE, {"variant": "k_sparse"}),
-    "stacked": (
+    "sparse, strictly": (IMAGE, {"variant": "sparse", "options": {"rho": 0.2, "beta": 30.0}}),
+    "stacked on several layers": (
         IMAGE,
         {"variant": "stacked", "hidden": (12, 9), "options": {"noise": "salt_and_pepper", "pretraining": 0.7}},
     ),
-    "contractive": (IMAGE, {"variant": "contractive", "options": {"jacobian": "hutchinson"}}),
-    "vae": (IMAGE, {"variant": "vae", "options": {"binarise": True}}),
+    "an estimated Jacobian": (IMAGE, {"variant": "contractive", "options": {"jacobian": "hutchinson"}}),
+    "black and white": (IMAGE, {"variant": "vae", "options": {"binarise": True}}),
     "learned variance": (TABLE, {"variant": "beta_vae"}),
-    "annealed": (
+    "a capacity that is reached": (
         IMAGE,
         {"variant": "annealed_beta_vae", "learning_rate": 0.02, "options": {"capacity_from": 3.4, "capacity_to": 3.42}},
     ),
