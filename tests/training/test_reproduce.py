@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import record, reproduction
+from training import devices, record, reproduction
 from training.__main__ import main
 from training.export import Trained
 from training.probe import Labelled
@@ -126,6 +126,21 @@ def test_an_interrupted_seed_goes_on_where_it_was(
     assert run(mnist, "tiny", "--seeds=1") == 0
     assert log.read_text() == trained
     assert len(record.read(mnist.parent / "results", "tiny")) == 1
+
+
+@pytest.mark.parametrize(("budget", "device"), [("cpu", "cpu"), ("gpu", "auto")])
+def test_long_recipes_train_on_a_gpu_where_there_is_one(
+    budget: str, device: str, mnist: Path, tiny: type[Reproduction], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tiny, "recipes", {"cpu": {"model": TINY}, "gpu": {"model": {**TINY, "epochs": 3}}})
+    asked: list[str] = []
+    monkeypatch.setattr(devices, "chosen", lambda device: asked.append(device) or CPU)
+    assert run(mnist, "tiny", "--seeds=1", f"--budget={budget}") == 0
+    assert asked == [device, "cpu"]  # the second time by the training, of what was found
+    (done,) = record.read(mnist.parent / "results", "tiny")
+    assert done.machine.gpu is None
+    on_gpu = done.machine.model_copy(update={"gpu": "NVIDIA H100"})
+    assert str(on_gpu) == f"NVIDIA H100 and {done.machine}"
 
 
 def test_results_of_another_recipe_stay_and_are_called_so(
