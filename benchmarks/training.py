@@ -95,6 +95,7 @@ def _compare(recipe: Recipe, folder: Path | None, repetitions: int, peers: bool)
             "name": "benchmark",
             "variant": "basic",
             "runs": temporary,
+            "device": "cpu",
             "batch_size": 256,
             "epochs": 2,
         }

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         interrupted += parsed.goes_on
+        if _by_torchrun() and parsed.command is not _fit:
+            raise ConfigError("torchrun is for hourglass-train fit: start other commands without it")
         parsed.command(parsed)
     except TrainingError as error:
         return _fail(str(error))
@@ -50,8 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"hourglass-train: error: {message}\n")
+    whose = "" if _leads() else f" in process {os.environ['RANK']}"
+    sys.stderr.write(f"hourglass-train: error{whose}: {message}\n")
     return 2
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _leads() -> bool:
+    """As training.parallel.leads, which needs torch."""
+    return not _by_torchrun() or os.environ["RANK"] == "0"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -159,17 +171,20 @@ def _settings(parsed: argparse.Namespace) -> dict[str, Any]:
 def _fit(parsed: argparse.Namespace) -> None:
     settings = _settings(parsed)
     if parsed.resume is None:
-        config = validated(FitConfig, settings, "setting")
-        from training.fit import fit
-
-        _print_folder(fit(config, _progress()))
+        config, run = validated(FitConfig, settings, "setting"), None
     else:
-        from training.fit import resume
         from training.run import Run
 
         run = Run.open(parsed.resume)
         check_same(run.config, settings, str(run.folder))
-        _print_folder(resume(run, _progress()))
+        run = run.on(settings.get("device"))
+        config = run.config
+    from training.fit import fit, follow, resume
+
+    if not _leads():
+        follow(config, run)
+    else:
+        _print_folder(fit(config, _progress()) if run is None else resume(run, _progress()))
 
 
 def _export(parsed: argparse.Namespace) -> None:

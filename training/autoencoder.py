@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -105,19 +104,33 @@ class Autoencoder(nn.Module):
         answers = self.embed(rows)
         return {**answers, RECONSTRUCTION: self.decode(answers[EMBEDDING])}
 
+    def trained_networks(self) -> list[nn.Module]:
+        """Those that the loss calls as a whole, [n, ...] -> [n, ...]: what --precision and --compile are for."""
+        return [self.encoder, self.decoder]
+
+    @property
+    def capturable(self) -> bool:
+        """Whether the loss never looks at a number on the GPU from Python, so that a step can be a CUDA graph."""
+        return True
+
     def prepare(self, rows: Tensor, generator: Generator) -> None:
-        """Look once at all training rows, before the first step. generator: the only source of chance."""
+        """Look once at all training rows, before the first step; they need not be on the model's device.
+
+        generator: the only source of chance.
+        """
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         """The named parts whose sum is minimised: scalars, summed over features, averaged over the batch.
 
-        generator: the only source of chance.
+        generator: the only source of chance, on the rows' device; chance.uniform and chance.normal draw from it. A part
+        that is not an average over rows, of what depends on one row each, takes batch means from parallel.mean.
         """
         reconstruction: Tensor = self(rows)[RECONSTRUCTION]
         return {"reconstruction_sse_per_row": squared_error(reconstruction, rows)}
 
     def settled(self, clock: Clock) -> bool:
-        """Whether losses may be compared from now on: while a schedule changes what is minimised, no epoch is best."""
+        """Whether the loss looks at the clock no more: while a schedule changes what is minimised, no epoch is best and
+        no step can be replayed."""
         return True
 
     def monitor(self, rows: Tensor, clock: Clock) -> dict[str, float | list[float]]:
@@ -155,10 +168,6 @@ def unit_activity(embedding: Tensor) -> dict[str, float | list[float]]:
         "dead_units": float((embedding.amax(dim=0) - embedding.amin(dim=0) <= 1e-6).sum()),
         "mean_sparsity": (size <= 0.01 * size.max()).float().mean().item(),
     }
-
-
-def total(parts: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack(list(parts.values())).sum()
 
 
 def registered() -> dict[str, type[Autoencoder]]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,9 +30,12 @@ def write(path: Path, training: Training) -> None:
     for index, moments in training.optimizer.state_dict()["state"].items():
         tensors |= _prefixed(f"optimizer.{index}", moments)
     best_loss = training.best_loss if math.isfinite(training.best_loss) else None
-    state = {"epoch": training.epoch, "best_epoch": training.best_epoch, "best_loss": best_loss}
-    # Cloned: weights that two layers share are written twice, which the format wants.
-    data = save({name: value.detach().clone() for name, value in tensors.items()}, {_STATE: json.dumps(state)})
+    state: dict[str, Any] = {"epoch": training.epoch, "best_epoch": training.best_epoch, "best_loss": best_loss}
+    if training.scaler.is_enabled():
+        state["scaler"] = training.scaler.state_dict()
+    # Copied: weights that two layers share are written twice, which the format wants.
+    copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+    data = save(copies, {_STATE: json.dumps(state)})
     draft = path.with_name(f".{path.name}.draft")
     with draft.open("wb") as stream:
         stream.write(data)
@@ -52,7 +56,8 @@ def resume(path: Path, training: Training) -> None:
     try:
         training.model.load_state_dict(_under("model", tensors))
         training.optimizer.load_state_dict(optimizer)
-        training.generator.set_state(tensors["random.training"])
+        training.scaler.load_state_dict(state.get("scaler", {}))
+        _restore(training, tensors["random.training"])
         torch.set_rng_state(tensors["random.torch"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise RunError(f"{path}: does not fit this run's model: {str(error).splitlines()[-1].strip()}") from None
@@ -69,10 +74,10 @@ def load_best(path: Path, model: Autoencoder) -> int:
         model.load_state_dict(_under("best", tensors))
     except RuntimeError as error:
         raise RunError(f"{path}: does not fit this run's model: {str(error).splitlines()[-1].strip()}") from None
-    return state["best_epoch"]
+    return int(state["best_epoch"])
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             # Cloned: the file's own memory is not aligned as torch's kernels have it for the same bits.
@@ -82,6 +87,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
         raise RunError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not a checkpoint: {error}") from None
+
+
+def _restore(training: Training, random: Tensor) -> None:
+    """Processors and GPUs draw otherwise: on the other kind a run goes on with random numbers of its own."""
+    if random.shape == training.generator.get_state().shape:
+        training.generator.set_state(random)
+    else:
+        training.generator.manual_seed(training.config.seed + int(random.sum()))
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

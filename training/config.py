@@ -14,6 +14,7 @@ from hourglass.contract.schema import ColumnType
 from training.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+Precision = Literal["float32", "tf32", "bf16", "fp16"]
 
 
 def _split(value: object) -> object:
@@ -130,6 +131,18 @@ class FitConfig(BaseModel):
         float, Field(gt=0, lt=1, description="share of rows like the calibration rows that may be called anomalies")
     ] = 0.01
     no_examples: Annotated[bool, Field(description="show no row of the data in report.html's pictures")] = False
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            description="where to train: auto (a GPU where there is one), cpu, cuda or cuda:N",
+        ),
+    ] = "auto"
+    precision: Annotated[
+        Precision,
+        Field(description="of the networks' products while they learn; weights, losses and scores are float32"),
+    ] = "float32"
+    compile: Annotated[bool, Field(description="torch.compile the networks: slow first steps, fewer kernels")] = False
     seed: Annotated[int, Field(ge=0, lt=2**63, description="same seed, same data, same machine: same bits")] = 0
     exported: Annotated[Path, Field(description="folder that published models live in")] = Path("exported")
     runs: Annotated[Path, Field(description="folder that checkpoints and logs live in")] = Path("runs")
@@ -162,9 +175,10 @@ def validated(model: type[Model], values: Mapping[str, Any], what: str) -> Model
 
 
 def check_same(config: FitConfig, settings: Mapping[str, Any], whose: str) -> None:
-    """Raises ConfigError when one of `settings` differs from `config`: a resumed run continues as it began."""
+    """Raises ConfigError when one of `settings` differs from `config`: a resumed run continues as it began, but for
+    where."""
     given = validated(FitConfig, {**config.model_dump(), **settings}, "setting")
-    for key in settings:
+    for key in settings.keys() - {"device"}:
         if getattr(given, key) != getattr(config, key):
             asked, began = getattr(given, key), getattr(config, key)
             raise ConfigError(f"setting {key!r}: {asked!r} is not what {whose} began with ({began!r})")

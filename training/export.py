@@ -253,9 +253,9 @@ def _manifest(
 
 
 def _settings(trained: Trained) -> dict[str, Any]:
-    """The settings that made the model, defaults filled in, without this machine's paths."""
+    """The settings that made the model, defaults filled in, without this machine's paths and devices."""
     architecture = trained.served.autoencoder.architecture
-    settings = trained.config.model_dump(mode="json", exclude={"data", "exported", "runs"})
+    settings = trained.config.model_dump(mode="json", exclude={"data", "device", "exported", "runs"})
     settings["embedding_dim"] = architecture.embedding_dim
     settings["hidden"] = list(architecture.widths)
     settings["hidden_activation"] = architecture.hidden_activation

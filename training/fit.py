@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch import Generator, Tensor
 
 from hourglass.contract import layout
 from hourglass.contract.schema import Schema
-from training import checkpoint, data, scores
+from training import checkpoint, data, devices, parallel, precision, scores
 from training.autoencoder import Autoencoder, find
 from training.columns import described
 from training.config import FitConfig, validated
@@ -42,6 +43,7 @@ _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
 
 def fit(config: FitConfig, progress: Progress) -> Path:
     """Train and publish a new model; returns the published folder. Raises TrainingError, FileError."""
+    precision.check(config.precision, devices.chosen(config.device))
     with progress.share("reading") as watch:
         dataset = load(config, watch)
     config = config.filled(dataset.row_shape)
@@ -93,6 +95,17 @@ def _describe(dataset: Dataset, config: FitConfig, progress: Progress) -> None:
 def resume(run: Run, progress: Progress) -> Path:
     """Continue a run exactly where its checkpoint was written, then publish. Raises TrainingError, FileError."""
     return _train_and_publish(run, _same_data(run), progress)
+
+
+def follow(config: FitConfig, run: Run | None) -> None:
+    """Train beside the process that leads, which does all else of `fit`, or of `resume` of a run.
+
+    Raises TrainingError, FileError.
+    """
+    dataset = load(config) if run is None else _same_data(run)
+    rows, early_stop = _scaled(dataset, config)
+    with _begun(config, run, rows, dataset.schema) as training:
+        training.run(rows, early_stop, lambda record: None)
 
 
 def export_run(run: Run, checkpoint_file: Path | None, exported: Path | None, progress: Progress) -> Path:
@@ -168,10 +181,16 @@ def _same_data(run: Run) -> Dataset:
 
 
 def _train_and_publish(run: Run, dataset: Dataset, progress: Progress) -> Path:
-    splits = data.split(dataset, run.config.seed)
-    scaling = Scaling.of(splits.train, dataset.schema, missing=True)
-    train(run, scaling(splits.train), scaling(splits.early_stop), progress, dataset.schema)
+    rows, early_stop = _scaled(dataset, run.config)
+    train(run, rows, early_stop, progress, dataset.schema)
     return _publish(run, run.checkpoint, dataset, run.config.exported, progress)
+
+
+def _scaled(dataset: Dataset, config: FitConfig) -> tuple[Tensor, Tensor]:
+    """Training and early-stop rows."""
+    splits = data.split(dataset, config.seed)
+    scaling = Scaling.of(splits.train, dataset.schema, missing=True)
+    return scaling(splits.train), scaling(splits.early_stop)
 
 
 def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress, schema: Schema | None = None) -> None:
@@ -179,10 +198,7 @@ def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress, schema
 
     rows, early_stop: float32 [n, *row_shape] in scaled units, those of a table with this schema. Raises TrainingError.
     """
-    with torch.random.fork_rng(devices=[]), progress.training(run) as show:
-        training = Training(lambda: build(run.config, tuple(rows.shape[1:]), schema), run.config)
-        if run.checkpoint.exists():
-            checkpoint.resume(run.checkpoint, training)
+    with _begun(run.config, run, rows, schema) as training, progress.training(run) as show:
         run.forget_after(training.epoch)
         written = time.monotonic()
 
@@ -196,6 +212,17 @@ def train(run: Run, rows: Tensor, early_stop: Tensor, progress: Progress, schema
 
         training.run(rows, early_stop, after_epoch)
         checkpoint.write(run.checkpoint, training)
+
+
+@contextmanager
+def _begun(config: FitConfig, run: Run | None, rows: Tensor, schema: Schema | None) -> Iterator[Training]:
+    """At the run's checkpoint, or the beginning when it has none."""
+    with torch.random.fork_rng(devices=[]):
+        training = Training(lambda: build(config, tuple(rows.shape[1:]), schema), config)
+        if run is not None and run.checkpoint.exists():
+            checkpoint.resume(run.checkpoint, training)
+        with parallel.joined(training.device):
+            yield training
 
 
 def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, progress: Progress) -> Path:

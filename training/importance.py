@@ -23,12 +23,13 @@ def negative_log_likelihood(
     """The bound with K = samples, in nats: float64 [n].
 
     rows: float32 [n, *row_shape] in scaled units; a Bernoulli likelihood means something for black and white rows only.
-    advance: called with the number of rows done at a time.
+    generator: the processor's, wherever the model is. advance: called with the number of rows done at a time.
     """
     model.eval()
-    sums = torch.full((len(rows),), -math.inf, dtype=torch.float64)
+    rows = rows.to(next(model.parameters()).device)
+    sums = torch.full((len(rows),), -math.inf, dtype=torch.float64, device=rows.device)
     draws = min(samples, _DECODED_ROWS)
-    for part in torch.split(torch.arange(len(rows)), max(1, _DECODED_ROWS // draws)):
+    for part in torch.split(torch.arange(len(rows), device=rows.device), max(1, _DECODED_ROWS // draws)):
         done = 0
         while done < samples:
             count = min(draws, samples - done)
@@ -36,13 +37,13 @@ def negative_log_likelihood(
             sums[part] = torch.logaddexp(sums[part], weights.logsumexp(dim=1))
             done += count
         advance(len(part))
-    return math.log(samples) - sums
+    return math.log(samples) - sums.cpu()
 
 
 def _log_weights(model: Vae, rows: Tensor, samples: int, generator: Generator) -> Tensor:
     """log p(x | z) + log p(z) - log q(z | x) of draws from q: [n, samples]."""
     mean, log_variance = model.posterior(rows)
-    noise = torch.randn(len(rows), samples, mean.shape[1], generator=generator)
+    noise = torch.randn(len(rows), samples, mean.shape[1], generator=generator).to(rows.device)
     embedding = mean.unsqueeze(1) + torch.exp(0.5 * log_variance).unsqueeze(1) * noise
     # Both densities lack the same factor (2 pi)^(-d / 2).
     prior = -0.5 * embedding.square().sum(dim=2)

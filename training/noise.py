@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from training import chance, parallel
 from training.errors import ConfigError, nearest
 
 Corruption = Callable[[Tensor, Generator], Tensor]
@@ -27,37 +28,40 @@ class Damaged(NamedTuple):
     where: Tensor
 
 
-def masking(rows: Tensor, share: float, generator: Generator, columns: Tensor | None = None) -> Damaged:
+def masking(rows: Tensor, share: float, generator: Generator, columns: Tensor | None = None, count: int = 0) -> Damaged:
     """Each feature becomes 0 with probability `share`: a table's mean, an image's darkest value.
 
-    columns: the column of each number, int [numbers], where several belong together: all of them become 0, or none.
+    columns: which of `count` columns each number is from, int [numbers], where several belong together: all of them
+    become 0, or none.
     """
     if columns is None:
-        kept = _uniform(rows, generator) >= share
+        kept = chance.uniform(rows.shape, generator) >= share
     else:
-        chance = torch.rand((*rows.shape[:-1], int(columns[-1]) + 1), generator=generator)
-        kept = (chance >= share).index_select(-1, columns)
+        # Counted beforehand: to ask a tensor on a GPU is to wait for it.
+        kept = (chance.uniform((*rows.shape[:-1], count), generator) >= share).index_select(-1, columns)
     return Damaged(rows * kept, ~kept)
 
 
 def gaussian(rows: Tensor, stddev: float, generator: Generator) -> Damaged:
     """Adds N(0, stddev^2) to every feature."""
-    return Damaged(rows + stddev * torch.randn(rows.shape, generator=generator), torch.tensor(True))
+    everywhere = torch.ones((), dtype=torch.bool, device=rows.device)
+    return Damaged(rows + stddev * chance.normal(rows.shape, generator), everywhere)
 
 
 def salt_and_pepper(rows: Tensor, share: float, low: Tensor, high: Tensor, generator: Generator) -> Damaged:
     """Each feature becomes `low` or `high`, with probability share / 2 each; both broadcast to a row."""
-    chance = _uniform(rows, generator)
-    where = chance < share
-    return Damaged(torch.where(where, torch.where(chance < share / 2, low, high), rows), where)
+    drawn = chance.uniform(rows.shape, generator)
+    where = drawn < share
+    return Damaged(torch.where(where, torch.where(drawn < share / 2, low, high), rows), where)
 
 
 def imported(name: str) -> Corruption:
     """The function that `name`, 'module:function', names: of an installed module or one in the current folder.
 
     It takes a batch of rows (float32 [n, *row_shape], scaled units: images in [0, 1], a table's columns standardised)
-    and a torch.Generator, its only source of chance, and returns the damaged rows: same shape and dtype. It must be
-    importable wherever the run is continued or exported. Importing runs the module's code. Raises ConfigError.
+    and a torch.Generator on the same device, its only source of chance, and returns the damaged rows: same shape, dtype
+    and device. It must be importable wherever the run is continued or exported. Importing runs the module's code.
+    Raises ConfigError.
     """
     module_name, _, function_name = name.partition(":")
     if (folder := str(Path.cwd())) not in sys.path:
@@ -79,6 +83,7 @@ def imported(name: str) -> Corruption:
 
 def by_user(rows: Tensor, corruption: Corruption, name: str, generator: Generator) -> Damaged:
     """What `corruption` makes of the rows; damaged is what it changed. Raises ConfigError naming it."""
+    rows = parallel.whole(rows)  # what it draws for some of them nobody knows
     try:
         damaged = corruption(rows.clone(), generator)
     except Exception as error:
@@ -88,8 +93,4 @@ def by_user(rows: Tensor, corruption: Corruption, name: str, generator: Generato
         raise ConfigError(f"noise {name!r} returned {what} for rows of {rows.dtype} {list(rows.shape)}")
     if not damaged.isfinite().all():
         raise ConfigError(f"noise {name!r} returned NaN or infinity: mark a lost feature by a number, such as 0")
-    return Damaged(damaged, damaged != rows)
-
-
-def _uniform(rows: Tensor, generator: Generator) -> Tensor:
-    return torch.rand(rows.shape, generator=generator)
+    return Damaged(parallel.own(damaged), parallel.own(damaged != rows))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from torch import device
 
 from training.errors import RunError
 from training.reproduction import Budget, fingerprint
@@ -24,20 +25,23 @@ class Machine(BaseModel):
     threads: int
     python: str
     torch: str
+    gpu: str | None = None  # that trained
 
     @classmethod
-    def this(cls) -> Machine:
+    def this(cls, trained_on: device) -> Machine:
         return cls(
             processor=_processor(),
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=torch.get_num_threads(),
             python=platform.python_version(),
             torch=torch.__version__,
+            gpu=torch.cuda.get_device_name(trained_on) if trained_on.type == "cuda" else None,
         )
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads > 1)} of {self.cores} cores"
-        return f"{self.processor}, {threads}, torch {self.torch}"
+        gpu = f"{self.gpu} and " if self.gpu else ""
+        return f"{gpu}{self.processor}, {threads}, torch {self.torch}"
 
 
 class Record(BaseModel):

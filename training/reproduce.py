@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from training import record, reproductions_page
+from training import devices, record, reproductions_page
 from training.errors import ConfigError, TrainingError
 from training.progress import Progress
 from training.record import Machine, Record
@@ -61,6 +61,8 @@ def _run(reproduction: type[Reproduction], seed: int, settings: Settings, progre
         progress.say(f"{reproduction.name}, seed {seed}: there is a result")
         return
     progress.say(f"{reproduction.name}, seed {seed}: {reproduction.title}")
+    # A CPU recipe's results are the processor's, wherever they are got again.
+    device = devices.chosen("cpu" if settings.budget == "cpu" else "auto")
     folder = settings.runs / "reproductions" / reproduction.name / f"{settings.budget}-{fingerprint(recipe)}-seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(
@@ -72,6 +74,7 @@ def _run(reproduction: type[Reproduction], seed: int, settings: Settings, progre
         exported=settings.exported,
         pictures=settings.results / reproduction.name,
         progress=progress,
+        device=device,
     )
     results, stopwatch = _timed(lambda: reproduction().run(bench), folder / "seconds.json")
     if wrong := [metric for metric, value in results.items() if not math.isfinite(value)]:
@@ -85,7 +88,7 @@ def _run(reproduction: type[Reproduction], seed: int, settings: Settings, progre
         results=results,
         minutes=round(stopwatch.wall / 60, 2),
         processor_minutes=round(stopwatch.processor / 60, 2),
-        machine=Machine.this(),
+        machine=Machine.this(device),
         finished=datetime.now(UTC).replace(microsecond=0),
     )
     record.write(settings.results, done)

@@ -130,6 +130,7 @@ class Bench:
     """What a run works with: one seed, a recipe, the data, and a folder that keeps what is done.
 
     data: None when there is none; a run that asks for it is refused. pictures: for the page, beside the records.
+    device: to train on; what is trained is then on the processor.
     """
 
     def __init__(
@@ -143,8 +144,9 @@ class Bench:
         exported: Path,
         pictures: Path,
         progress: Progress,
+        device: torch.device,
     ) -> None:
-        self.name, self.recipe, self.seed, self.pictures = name, recipe, seed, pictures
+        self.name, self.recipe, self.seed, self.pictures, self.device = name, recipe, seed, pictures, device
         # By name, the sha256 of what was read.
         self.data_sha256: dict[str, str] = {}
         self._data, self._folder, self._exported, self._progress = data, folder, exported, progress
@@ -198,7 +200,13 @@ class Bench:
 
     def _config(self, part: str) -> FitConfig:
         settings = self.recipe[part]
-        own = {"data": self.name, "name": f"{self.name}-{part}", "seed": self.seed, "patience": settings["epochs"]}
+        own = {
+            "data": self.name,
+            "name": f"{self.name}-{part}",
+            "seed": self.seed,
+            "patience": settings["epochs"],
+            "device": str(self.device),
+        }
         return validated(FitConfig, {**own, **settings}, "setting")
 
     def untrained(self, part: str, row_shape: tuple[int, ...]) -> Autoencoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,10 @@ class Run:
         except ValidationError as error:
             raise RunError(f"{folder / _RUN}: {error.errors()[0]['msg']}") from None
         return cls(folder, content.config, content.data_sha256)
+
+    def on(self, device: str | None) -> Run:
+        """Continued on another device than it began on, where one is named."""
+        return self if device is None else replace(self, config=self.config.model_copy(update={"device": device}))
 
     @property
     def checkpoint(self) -> Path:

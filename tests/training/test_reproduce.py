@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import record, reproduction
+from training import devices, record, reproduction
 from training.__main__ import main
 from training.export import Trained
 from training.probe import Labelled
@@ -22,6 +22,7 @@ from training.reproduction import Bench, Budget, Claim, Reproduction, at_most, f
 from training.reproductions import beta_vae
 
 WHITE = 255
+CPU = torch.device("cpu")
 TINY = {"variant": "basic", "hidden": [], "embedding_dim": 2, "epochs": 2, "learning_rate": 0.001}
 
 
@@ -127,6 +128,21 @@ def test_an_interrupted_seed_goes_on_where_it_was(
     assert len(record.read(mnist.parent / "results", "tiny")) == 1
 
 
+@pytest.mark.parametrize(("budget", "device"), [("cpu", "cpu"), ("gpu", "auto")])
+def test_long_recipes_train_on_a_gpu_where_there_is_one(
+    budget: str, device: str, mnist: Path, tiny: type[Reproduction], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tiny, "recipes", {"cpu": {"model": TINY}, "gpu": {"model": {**TINY, "epochs": 3}}})
+    asked: list[str] = []
+    monkeypatch.setattr(devices, "chosen", lambda device: asked.append(device) or CPU)
+    assert run(mnist, "tiny", "--seeds=1", f"--budget={budget}") == 0
+    assert asked == [device, "cpu"]  # the second time by the training, of what was found
+    (done,) = record.read(mnist.parent / "results", "tiny")
+    assert done.machine.gpu is None
+    on_gpu = done.machine.model_copy(update={"gpu": "NVIDIA H100"})
+    assert str(on_gpu) == f"NVIDIA H100 and {done.machine}"
+
+
 def test_results_of_another_recipe_stay_and_are_called_so(
     mnist: Path, tiny: type[Reproduction], monkeypatch: pytest.MonkeyPatch
 ):
@@ -198,7 +214,8 @@ def test_missing_data_are_named(
 
 
 def test_the_test_set_is_not_among_what_choices_are_made_with(mnist: Path, tmp_path: Path, quiet: Any):
-    bench = Bench("x", {}, 0, data=mnist, folder=tmp_path, exported=tmp_path, pictures=tmp_path, progress=quiet)
+    folders = {"folder": tmp_path, "exported": tmp_path, "pictures": tmp_path}
+    bench = Bench("x", {}, 0, data=mnist, progress=quiet, device=CPU, **folders)
     assert len(bench.mnist.train) == 300
     assert len(bench.mnist.validation) == 60
     seen = torch.cat([bench.mnist.train.rows, bench.mnist.validation.rows])
@@ -244,7 +261,8 @@ def test_every_recipe_gives_what_it_claims(
         monkeypatch.setattr(Bench, "publish", lambda bench, trained: published.append(trained))
     folders = {"folder": tmp_path / "run", "exported": tmp_path / "exported", "pictures": tmp_path / "pictures"}
     data = None if name in ("beta_vae", "annealed_beta_vae") else mnist
-    bench = Bench(name.replace("_", "-"), _shrunk(kind.recipes["cpu"]), 0, data=data, progress=quiet, **folders)
+    recipe = _shrunk(kind.recipes["cpu"])
+    bench = Bench(name.replace("_", "-"), recipe, 0, data=data, progress=quiet, device=CPU, **folders)
     results = kind().run(bench)
     assert set(results) == {claim.metric for claim in kind.claims}
     assert all(np.isfinite(value) for value in results.values())

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from hourglass.contract import layout
 from hourglass.contract.manifest import CLIPPED, EMBEDDING, MODEL, RECONSTRUCTION
 from training import autoencoder, checkpoint, variants
-from training.autoencoder import Autoencoder, Clock, registered, total
+from training.autoencoder import Autoencoder, Clock, registered
 from training.config import FitConfig
 from training.errors import ConfigError
 from training.fit import build, fit
@@ -111,7 +111,7 @@ def check_learning(case: Case, config: Config) -> None:
     def objective(model: Autoencoder) -> float:
         with torch.no_grad():
             parts = model.eval().loss(rows, END, Generator().manual_seed(0))
-        return total(parts).item()
+        return sum(part.item() for part in parts.values())
 
     def train() -> tuple[float, float, list[EpochRecord], dict[str, Tensor]]:
         training, records = Training(lambda: build(settings, case.row_shape), settings), list[EpochRecord]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -54,13 +55,13 @@ class VaeDynamic(Reproduction):
 
 def measured(bench: Bench, trained: Trained, images: Tensor, chance: Generator) -> dict[str, float]:
     """images: black and white, float32 [n, 28, 28]."""
-    model = trained.served.autoencoder
+    model = copy.deepcopy(trained.served.autoencoder).to(bench.device)
     assert isinstance(model, Vae)
     with bench.bar("-log p(x)", len(images)) as advance:
         nll = negative_log_likelihood(model, images, bench.recipe["samples"], chance, advance)
     elbo = negative_log_likelihood(model, images, 1, chance)
     with torch.no_grad():
-        embedding = model.encode(images)
+        embedding = model.encode(images.to(bench.device))
     return {
         "test_nll": nll.mean().item(),
         "test_negative_elbo": elbo.mean().item(),

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from training import parallel
 from training.autoencoder import Clock, Options
 from training.errors import ConfigError
 from training.variants.vae import Vae, VaeOptions
@@ -61,7 +62,8 @@ class AnnealedBetaVae(Vae):
 
     def penalty(self, kl: Tensor, clock: Clock) -> dict[str, Tensor]:
         self._check_steps(clock)
-        return {"capacity_gap_nats_per_row": self.options.gamma * (kl - self.capacity(clock)).abs()}
+        gap = (parallel.mean(kl) - self.capacity(clock)).abs()
+        return {"capacity_gap_nats_per_row": self.options.gamma * gap}
 
     def _check_steps(self, clock: Clock) -> None:
         """Raises ConfigError at the first steps of a training that ends before C arrives."""

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from training import chance
 from training.autoencoder import Clock, Options
 from training.networks import Architecture, Network
 from training.reconstruction import Reconstructing, ReconstructionOptions
@@ -90,7 +91,7 @@ class Contractive(Reconstructing):
     def estimated_norms(self, rows: Tensor, generator: Generator) -> Tensor:
         """||v df/dx||^2 with v ~ N(0, I), whose mean is the norm (Hutchinson 1990); one pass back: [n]."""
         back = torch.func.vjp(self.encode, rows)[1]
-        vectors = torch.randn(len(rows), self.architecture.embedding_dim, generator=generator)
+        vectors = chance.normal((len(rows), self.architecture.embedding_dim), generator)
         product: Tensor = back(vectors)[0]
         return product.square().flatten(1).sum(dim=1)
 

@@ -96,6 +96,10 @@ class Denoising(Basic):
         weights = f"w = {self.options.damaged_weight:g} for damaged features, {self.options.clean_weight:g} for others"
         return f"{self.error('w ')}, y = g(f(x~)), {damage}, {weights}"
 
+    @property
+    def capturable(self) -> bool:
+        return self._own is None  # what it returns is looked at
+
     @classmethod
     def learns_missing(cls, options: Options) -> bool:
         assert isinstance(options, DenoisingOptions)
@@ -126,7 +130,7 @@ class Denoising(Basic):
         if self._own:
             return noise.by_user(rows, self._own, options.noise, generator)
         columns = self.columns if self.architecture.named else None
-        return damaged(rows, options, self.low, self.high, generator, columns)
+        return damaged(rows, options, self.low, self.high, generator, columns, len(self.first_of_columns))
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         return self.repair_loss(self.encoder, self.decoder, rows, generator)
@@ -154,10 +158,11 @@ def damaged(
     high: Tensor,
     generator: Generator,
     columns: Tensor | None = None,
+    count: int = 0,
 ) -> Damaged:
-    """rows: any shape [n, ...]; low, high: the pepper and the salt. columns: see noise.masking."""
+    """rows: any shape [n, ...]; low, high: the pepper and the salt. columns, count: see noise.masking."""
     if options.noise == "gaussian":
         return noise.gaussian(rows, options.noise_level, generator)
     if options.noise == "salt_and_pepper":
         return noise.salt_and_pepper(rows, options.noise_level, low, high, generator)
-    return noise.masking(rows, options.noise_level, generator, columns)
+    return noise.masking(rows, options.noise_level, generator, columns, count)

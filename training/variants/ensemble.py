@@ -58,6 +58,9 @@ class Ensemble(Denoising):
             decoders.append(decoder)
         return _Joined(encoders), _Averaged(decoders, sizes)
 
+    def trained_networks(self) -> list[nn.Module]:
+        return [*super().trained_networks(), *self.encoder.members, *self.decoder.members]
+
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         members = list(zip(self.encoder.members, self.decoder.members, strict=True))
         losses: defaultdict[str, list[Tensor]] = defaultdict(list)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Generator, Tensor
 
+from training import parallel
 from training.autoencoder import Clock, Options
 from training.networks import Architecture
 from training.variants.basic import Basic, BasicOptions
@@ -75,7 +76,8 @@ class Sparse(Basic):
     def prepare(self, rows: Tensor, generator: Generator) -> None:
         """rhohat begins as the mean over some thousand rows."""
         with torch.no_grad():
-            self.rhohat.copy_(self.encode(rows[:_FIRST_ROWS]).mean(dim=0))
+            some = rows[:_FIRST_ROWS].to(self.rhohat.device)
+            self.rhohat.copy_(self.encode(some).mean(dim=0))
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         code = self.encode(rows)
@@ -86,7 +88,7 @@ class Sparse(Basic):
         """rhohat after this batch, with the batch mean's gradient; as it stands when not in training."""
         if not self.training:
             return self.rhohat
-        mean = code.mean(dim=0)
+        mean = parallel.mean(code.mean(dim=0))
         self.rhohat.lerp_(mean.detach(), 1 - _KEPT)
         return mean + (self.rhohat - mean).detach()
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from training import parallel
 from training.autoencoder import Clock, Options, squared_error
 from training.networks import Architecture, pairs
 from training.variants.denoising import Denoising, DenoisingOptions, damaged
@@ -49,6 +50,9 @@ class Stacked(Denoising):
         )
         return f"{super().objective}; {layers}"
 
+    def trained_networks(self) -> list[nn.Module]:
+        return [*super().trained_networks(), *(network for pair in self._pairs for network in pair)]
+
     def settled(self, clock: Clock) -> bool:
         return self.layer(clock) is None
 
@@ -69,6 +73,6 @@ class Stacked(Denoising):
             hidden = self.seen(self.filled(rows), rows.isnan())
             for below, _ in self._pairs[:layer]:
                 hidden = below(hidden)
-            low, high = hidden.aminmax(dim=0)
+            low, high = parallel.extremes(hidden)
         noisy = damaged(hidden, self.options, low, high, generator).rows
         return {f"layer_{layer + 1}_sse_per_row": squared_error(decoder(encoder(noisy)), hidden)}

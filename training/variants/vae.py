@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, RECONSTRUCTION
-from training import scoring
+from training import chance, scoring
 from training.autoencoder import Autoencoder, Clock, Options, unit_activity
 from training.errors import ConfigError
 from training.likelihoods import Bernoulli, Gaussian, Likelihood, bounded, standard_normal_kl
@@ -99,9 +99,9 @@ class Vae(Autoencoder):
 
     def loss(self, rows: Tensor, clock: Clock, generator: Generator) -> dict[str, Tensor]:
         if self.options.binarise:
-            rows = torch.bernoulli(rows.clamp(0, 1), generator=generator)
+            rows = (chance.uniform(rows.shape, generator) < rows.clamp(0, 1)).float()
         mean, log_variance = self.posterior(rows)
-        noise = torch.randn(mean.shape, generator=generator)
+        noise = chance.normal(mean.shape, generator)
         decoded = self.decoder(mean + torch.exp(0.5 * log_variance) * noise)
         reconstruction = self.likelihood.negative_log_likelihood(decoded, rows).sum() / len(rows)
         kl = standard_normal_kl(mean, log_variance).sum() / len(rows)
