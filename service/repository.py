@@ -110,6 +110,7 @@ class Repository:
             model=name,
             version=version,
             variant=manifest.variant,
+            precision=manifest.precision,
             embedding_space_id=manifest.embedding_space_id,
             seconds=round(seconds, 3),
         )

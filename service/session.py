@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hourglass.contract.layout import Artefact, ArtefactError
-from hourglass.contract.manifest import FLOAT32, GRAPHS, INPUT, Manifest
+from hourglass.contract.manifest import GRAPHS, INPUT, Manifest
 from service.costs import Costs
 from service.errors import StartError
 
@@ -163,7 +163,7 @@ def _check_golden(file: str, session: Session, manifest: Manifest, rows: np.ndar
     names = manifest.graph_outputs(file)
     for name, answer in session.run(rows, names).items():
         expected = manifest.golden.outputs[name].unpack()
-        tolerance = manifest.golden.tolerance[FLOAT32][name]
+        tolerance = manifest.tolerance[name]
         if not np.allclose(answer, expected, rtol=tolerance.rtol, atol=tolerance.atol):
             difference = float(np.max(np.abs(answer - expected)))
             raise ArtefactError(f"{file}: golden rows: {name} differs by up to {difference:.3g} on this machine")
