@@ -48,7 +48,7 @@ from training.data import Dataset, Splits
 from training.detection import drawn
 from training.errors import ExportError, TrainingError
 from training.golden import golden_rows
-from training.graphs import Decoder, Encoder, Served, graphs
+from training.graphs import Decoder, Encoder, Served, graphs, outputs
 from training.precision import CLEAR, PARITY, Halved, halved
 from training.report import model as report
 from training.runtime import ONNXRUNTIME_VERSION, Graph
@@ -105,20 +105,19 @@ def _write(trained: Trained, folder: Path) -> None:
     files = graphs(half or served)
     exported = {name: Graph(data) for name, data in files.items()}
     model = exported[MODEL]
+    golden = _decided(served, golden_rows(splits.calibration, served.scaling, trained.config.seed), precision)
+    checked = torch.cat([_decided(served, splits.early_stop[:_REAL_ROWS], precision), golden])
+    units = {name: unit.numpy() for name, unit in served.units().items()}
+    allowed, half_precision = dict.fromkeys(outputs(MODEL, served.autoencoder), PARITY), None
+    if half:
+        both = Halved(served, half, model)
+        allowed = both.moved(checked).tolerances(units)
+        half_precision = _proven(trained, both)
     calibration_rows = splits.calibration.numpy()
     answers = model.run_all(calibration_rows)
     scores = answers[SCORE]
     if not np.isfinite(scores).all():
         raise ExportError("the exported graph scores calibration rows with NaN or infinity")
-    clear = CLEAR[precision]
-    golden = _decided(served, golden_rows(splits.calibration, served.scaling, trained.config.seed), clear)
-    checked = torch.cat([_decided(served, splits.early_stop[:_REAL_ROWS], clear), golden])
-    units = {name: unit.numpy() for name, unit in served.units().items()}
-    allowed, half_precision = dict.fromkeys(answers, PARITY), None
-    if half:
-        both = Halved(served, half, model)
-        allowed = both.moved(checked).tolerances(units)
-        half_precision = _proven(trained, both)
     proof = _golden(golden, model, units, allowed, precision)
     rate = false_alarm_rate(trained.config.false_alarm_rate, len(scores))
     calibration = Calibration.from_scores(upper_bounds(scores, precision, proof.tolerance[precision][SCORE]), rate)
@@ -158,12 +157,12 @@ def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarr
 
 
 @torch.inference_mode()
-def _decided(served: Served, rows: Tensor, clear: float) -> Tensor:
+def _decided(served: Served, rows: Tensor, precision: Precision) -> Tensor:
     """Of rows in input units, those that two correct runtimes must answer alike. Raises ExportError if none is."""
-    kept = rows[served.decided(rows, clear)]
+    kept = rows[served.decided(rows, CLEAR[precision])]
     if not len(kept):
         raise ExportError(
-            "rounding decides every answer of this model: it learned nothing that another runtime repeats"
+            f"{precision} rounding decides every answer of this model: it learned nothing that another runtime repeats"
         )
     return kept
 

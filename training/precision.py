@@ -30,13 +30,15 @@ from training.runtime import Graph
 # What two runtimes may differ by in float32, in Served.units; and by how much of their size two numbers must differ for
 # rounding not to swap them: some ten times what runtimes really differ by.
 PARITY = Tolerance(atol=1e-5, rtol=1e-4)
-CLEAR: Mapping[Precision, float] = {FLOAT32: 1e-4, FLOAT16: 1e-2}
+CLEAR: Mapping[Precision, float] = {FLOAT32: 1e-4, FLOAT16: 5e-3}
 
 LEAST_COSINE = 0.999
 MOST_AUROC_CHANGE = 0.005
 _FEW = 0.01  # of the rows may have a lower cosine: where units are chosen, near ties are chosen otherwise
 _DAMAGED = 0.1  # of a row's numbers
-_HEADROOM = 2.0
+# On other runtimes' answers to golden rows, over the most seen here: onnx's own, which rounds after every operator and
+# sums in float16, needed up to 2.7 (docs/adr/0021-half-precision.md).
+_HEADROOM = 4.0
 _RTOLS = tuple(LARGEST_TOLERANCE / 2**halvings for halvings in reversed(range(7)))  # of equals the smallest is taken
 _PASS_ROWS = 1_000
 _INSTEAD = "publish it in float32: leave --precision out"
@@ -89,10 +91,10 @@ class Moved:
                 )
 
     def tolerances(self, units: Answers) -> dict[str, Tolerance]:
-        """For each output, in its units, what a runtime may differ from the graph on this one: twice the most seen.
+        """For each output, in its units, what a runtime may differ from the graph on this one: 4 times the most seen.
 
-        Another runtime's rounding is of the same size as torch's, or smaller, and what float16 makes of the weights is
-        the same everywhere. Of the pairs that allow so much, the one that allows least at the median.
+        What float16 makes of the weights is the same everywhere; another runtime rounds sums at other places, by as
+        much. Of the pairs that allow so much, the one that allows least at the median.
         """
         found = {}
         for name, answer in self.graph.items():
