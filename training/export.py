@@ -49,7 +49,7 @@ from training.detection import drawn
 from training.errors import ExportError, TrainingError
 from training.golden import golden_rows
 from training.graphs import Decoder, Encoder, Served, graphs, outputs
-from training.precision import CLEAR, PARITY, Halved, halved
+from training.precision import CLEAR, IN_FLOAT32, PARITY, Halved, halved
 from training.report import model as report
 from training.runtime import ONNXRUNTIME_VERSION, Graph
 from training.trainer import EpochRecord
@@ -161,9 +161,8 @@ def _decided(served: Served, rows: Tensor, precision: Precision) -> Tensor:
     """Of rows in input units, those that two correct runtimes must answer alike. Raises ExportError if none is."""
     kept = rows[served.decided(rows, CLEAR[precision])]
     if not len(kept):
-        raise ExportError(
-            f"{precision} rounding decides every answer of this model: it learned nothing that another runtime repeats"
-        )
+        instead = "it learned nothing that another runtime repeats" if precision == FLOAT32 else IN_FLOAT32
+        raise ExportError(f"{precision} rounding decides every answer of this model: {instead}")
     return kept
 
 

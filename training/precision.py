@@ -34,14 +34,14 @@ CLEAR: Mapping[Precision, float] = {FLOAT32: 1e-4, FLOAT16: 5e-3}
 
 LEAST_COSINE = 0.999
 MOST_AUROC_CHANGE = 0.005
-_FEW = 0.01  # of the rows may have a lower cosine: where units are chosen, near ties are chosen otherwise
+_FEW = 0.05  # of the rows may have a lower cosine: of a k-sparse model 1 to 3 % have near ties, decided otherwise
 _DAMAGED = 0.1  # of a row's numbers
 # On other runtimes' answers to golden rows, over the most seen here: onnx's own, which rounds after every operator and
 # sums in float16, needed up to 2.7 (docs/adr/0021-half-precision.md).
 _HEADROOM = 4.0
 _RTOLS = tuple(LARGEST_TOLERANCE / 2**halvings for halvings in reversed(range(7)))  # of equals the smallest is taken
 _PASS_ROWS = 1_000
-_INSTEAD = "publish it in float32: leave --precision out"
+IN_FLOAT32 = "publish it in float32: leave --precision out"
 
 Answers = Mapping[str, np.ndarray]
 
@@ -87,7 +87,7 @@ class Moved:
         for answers in (self.graph, self.rounded):
             if wrong := [name for name, value in answers.items() if not np.isfinite(value).all()]:
                 raise ExportError(
-                    f"float16 cannot hold what this model computes: {wrong[0]} becomes infinite or NaN; {_INSTEAD}"
+                    f"float16 cannot hold what this model computes: {wrong[0]} becomes infinite or NaN; {IN_FLOAT32}"
                 )
 
     def tolerances(self, units: Answers) -> dict[str, Tolerance]:
@@ -110,7 +110,7 @@ class Moved:
         return found
 
     def cosine(self) -> float:
-        """Of the embeddings with float32's: what all but 1 % of the rows reach, by the runtime that moves them most."""
+        """Of the embeddings with float32's: what all but 5 % of the rows reach, by the runtime that moves them most."""
         halves = (answers[EMBEDDING] for answers in (self.graph, self.rounded))
         return min(float(np.quantile(_cosines(self.exact[EMBEDDING], half), _FEW)) for half in halves)
 
@@ -146,9 +146,9 @@ class Halved:
         exact, auroc = moved.auroc(np.repeat([False, True], [len(calibration), len(odd)]))
         if cosine < LEAST_COSINE or abs(auroc - exact) > MOST_AUROC_CHANGE:
             raise ExportError(
-                f"float16 changes this model too much: 1 % of the rows have embeddings whose cosine with float32's is "
-                f"below {cosine:.4f} (least allowed: {LEAST_COSINE:g}), and the AUROC of {anomalies} rows "
-                f"is {auroc:.4f} after {exact:.4f} (most allowed: {MOST_AUROC_CHANGE:g} apart); {_INSTEAD}"
+                f"float16 changes this model too much: 5 % of the rows have embeddings whose cosine with float32's is "
+                f"below {cosine:.5f} (least allowed: {LEAST_COSINE:g}), and the AUROC of {anomalies} rows "
+                f"is {auroc:.4f} after {exact:.4f} (most allowed: {MOST_AUROC_CHANGE:g} apart); {IN_FLOAT32}"
             )
         return HalfPrecision(cosine=cosine, auroc=auroc, float32_auroc=exact, anomalies=anomalies)
 
@@ -161,7 +161,7 @@ def cosine_shown(found: HalfPrecision) -> str:
 def in_one_line(found: HalfPrecision) -> str:
     """What float16 changed, for people."""
     return (
-        f"float16 beside float32: cosine of embeddings at least {cosine_shown(found)} for 99 % of the rows; AUROC of "
+        f"float16 beside float32: cosine of embeddings at least {cosine_shown(found)} for 95 % of the rows; AUROC of "
         f"{found.anomalies} rows {found.auroc:.4f}, in float32 {found.float32_auroc:.4f}"
     )
 

@@ -155,7 +155,7 @@ class Detection(_Strict):
 class HalfPrecision(_Strict):
     """What float16 changed, beside the same weights in float32.
 
-    cosine: of the two embeddings of a row, at least, but for 1 % of the early-stop rows. auroc, float32_auroc: how
+    cosine: of the two embeddings of a row, at least, but for 5 % of the early-stop rows. auroc, float32_auroc: how
     well calibration rows are told from `anomalies`: rows whose label the fit excluded, or calibration rows damaged.
     """
 
