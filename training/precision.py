@@ -34,7 +34,7 @@ CLEAR: Mapping[Precision, float] = {FLOAT32: 1e-4, FLOAT16: 5e-3}
 
 LEAST_COSINE = 0.999
 MOST_AUROC_CHANGE = 0.005
-_FEW = 0.05  # of the rows may have a lower cosine: of a k-sparse model 1 to 3 % have near ties, decided otherwise
+_FEW = 0.05  # of the rows may have a lower cosine: of a k-sparse model up to 3 % have near ties, decided otherwise
 _DAMAGED = 0.1  # of a row's numbers
 # On other runtimes' answers to golden rows, over the most seen here: onnx's own, which rounds after every operator and
 # sums in float16, needed up to 2.7 (docs/adr/0021-half-precision.md).
@@ -47,7 +47,7 @@ Answers = Mapping[str, np.ndarray]
 
 
 class _Half(nn.Module):
-    """A network of float16 weights and sums, between inputs and outputs that are float32."""
+    """A network that is float16 inside, between inputs and outputs that are float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
