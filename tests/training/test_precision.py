@@ -23,6 +23,7 @@ from hourglass.contract import layout
 from hourglass.contract.layout import Artefact
 from hourglass.contract.manifest import DECODER, EMBEDDING, ENCODER, FLOAT16, FLOAT32, GRAPHS, INPUT, MODEL, SCORE
 from service.session import open_model
+from tests import tables
 from tests.training.test_export import answers, read, run_of
 from training import data
 from training.__main__ import main
@@ -57,9 +58,9 @@ def halves(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def untrained(config: FitConfig) -> Trained:
-    """What fit exports before its first epoch: rounding is the same."""
-    config = config.filled(load(config).row_shape)
+    """What fit would export before its first epoch: it is rounded as any other."""
     dataset = load(config)
+    config = config.filled(dataset.row_shape)
     torch.manual_seed(0)
     model = build(config, dataset.row_shape, dataset.schema).eval()
     splits = data.split(dataset, config.seed)
@@ -150,6 +151,16 @@ def test_every_network_is_published_in_half_precision(
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=shape).cumsum(axis=1))
     trained = untrained(config(data=str(tmp_path / "rows.npy"), embedding_dim=None, **settings))
     artefact = read(export(trained, tmp_path / "exported"))
+    assert_half(artefact)
+    assert_served(artefact)
+
+
+def test_categories_and_holes_are_published_in_half_precision(config: Config, tmp_path: Path):
+    file = tables.write(tmp_path / "t.csv", tables.mixed(1_000, 0, holes=0.1))
+    settings = {"data": str(file), "id": "id", "label": "state", "embedding_dim": None}
+    artefact = read(export(untrained(config(**settings)), tmp_path / "exported"))
+    assert artefact.manifest.takes_missing
+    assert np.isnan(artefact.manifest.golden.input.unpack()).any()
     assert_half(artefact)
     assert_served(artefact)
 
