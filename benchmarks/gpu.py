@@ -39,7 +39,7 @@ from benchmarks.serving.measuring import Case, Contender, Ratio, console, ratio,
 from benchmarks.serving.models import CONV, MLP, MODELS
 from benchmarks.serving.systems import System, hourglass, python_echo
 from hourglass.contract.layout import read
-from hourglass.contract.manifest import CLIPPED, FLOAT32, INPUT, MODEL, RECONSTRUCTION_ERROR, SCORE
+from hourglass.contract.manifest import CLIPPED, INPUT, MODEL, RECONSTRUCTION_ERROR, SCORE
 from service import devices
 from service.arrivals import Arrivals
 from service.batcher import Limits
@@ -151,7 +151,7 @@ def _answers(bench: Bench) -> Case:
         expected = Session(artefact.files[MODEL], Device(CPU), Options()).run(rows, outputs)
         found = bench.lanes[model.name].lanes[MODEL].run(rows, outputs)
         for name in outputs:
-            tolerance = manifest.golden.tolerance[FLOAT32][name]
+            tolerance = manifest.tolerance[name]
             allowed = tolerance.atol + tolerance.rtol * np.abs(expected[name])
             worst[f"{model.title}: {name}"] = [float((np.abs(found[name] - expected[name]) / allowed).max())]
         threshold = np.median(expected[SCORE])  # where verdicts are hardest

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.machine import processor
 from benchmarks.training import BARE_BAR, MNIST, OURS
-from training import compilation, precision
+from training import compilation, mixed_precision
 from training.config import FitConfig
 from training.data import Dataset, load, split
 from training.devices import chosen
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "compile": compiled,
             }
         )
-        with precision.products(config.precision, device), compilation.explained(compiled):
+        with mixed_precision.products(config.precision, device), compilation.explained(compiled):
             speeds = _compared(config, device, rows, early_stop, parsed.seconds, parsed.turns)
         found.append((f"{kind}, compiled" if compiled else kind, speeds))
     return _report(found, device, source)
@@ -156,7 +156,7 @@ class _Bare:
     def __init__(self, config: FitConfig, device: torch.device, row_shape: tuple[int, ...]) -> None:
         model = build(config, row_shape).to(device)
         for network in model.trained_networks():
-            precision.mix(network, config.precision, device)
+            mixed_precision.mix(network, config.precision, device)
             if config.compile:
                 compilation.compiled(network)
         self.encoder, self.decoder = model.encoder, model.decoder

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from hourglass.contract.layout import Artefact, ArtefactError
-from hourglass.contract.manifest import FLOAT32, GRAPHS, INPUT, Manifest, Tolerance
+from hourglass.contract.manifest import GRAPHS, INPUT, Manifest, Tolerance
 from service.batcher import Run
 from service.costs import Costs
 from service.devices import Device
@@ -88,10 +88,9 @@ def _check_io(file: str, session: Session, manifest: Manifest) -> None:
 
 def _check_golden(file: str, run: Run, manifest: Manifest, rows: np.ndarray, *, tf32: bool) -> None:
     names = manifest.graph_outputs(file)
-    tolerances: Mapping[str, Tolerance] = manifest.golden.tolerance[FLOAT32]
     for name, answer in run(rows, names).items():
         expected = manifest.golden.outputs[name].unpack()
-        tolerance = _TF32 if tf32 else tolerances[name]
+        tolerance = _TF32 if tf32 else manifest.tolerance[name]
         scale = max(1.0, float(np.abs(expected).max())) if tf32 else 1.0
         if not np.allclose(answer, expected, rtol=tolerance.rtol, atol=tolerance.atol * scale):
             difference = float(np.max(np.abs(answer - expected)))

@@ -108,6 +108,7 @@ class Repository:
             model=name,
             version=version,
             variant=manifest.variant,
+            precision=manifest.precision,
             embedding_space_id=manifest.embedding_space_id,
             seconds=round(seconds, 3),
             **({"batch_rows": {file: lanes.costs.rows for file, lanes in model.lanes.items()}} if model.lanes else {}),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from rich.console import Console
 
+    from hourglass.contract.manifest import Precision
     from training.progress import Progress
 
     _Commands = argparse._SubParsersAction["_Parser"]
@@ -102,6 +103,13 @@ def _add_export(commands: _Commands) -> None:
     export.add_argument("--run", type=Path, required=True, metavar="RUN", help="runs/NAME/TIME")
     export.add_argument("--checkpoint", type=Path, metavar="C", help="another checkpoint than the run's last")
     export.add_argument("--exported", type=Path, metavar="DIR", help="another folder than the run's setting")
+    export.add_argument(
+        "--precision",
+        type=_precision,
+        default="float32",
+        metavar="float32|float16",
+        help="what the networks compute in: float16 (fp16) for GPUs; calibrated anew, refused if it costs accuracy",
+    )
 
 
 def _add_calibrate(commands: _Commands) -> None:
@@ -191,7 +199,8 @@ def _export(parsed: argparse.Namespace) -> None:
     from training.fit import export_run
     from training.run import Run
 
-    _print_folder(export_run(Run.open(parsed.run), parsed.checkpoint, parsed.exported, _progress()))
+    run = Run.open(parsed.run)
+    _print_folder(export_run(run, parsed.checkpoint, parsed.exported, _progress(), parsed.precision))
 
 
 def _calibrate(parsed: argparse.Namespace) -> None:
@@ -239,6 +248,18 @@ def _rate(text: str) -> float:
     if not 0 < rate < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return rate
+
+
+def _precision(text: str) -> Precision:
+    """Both as numpy and as GPU makers call them."""
+    if text in ("bf16", "bfloat16"):
+        raise argparse.ArgumentTypeError(
+            f"{text}: onnxruntime cannot run it on a CPU, so that an export could not be proven; use float16"
+        )
+    known: dict[str, Precision] = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16"}
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither float32 nor float16")
+    return known[text]
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -141,9 +141,9 @@ class Autoencoder(nn.Module):
         """What the card says of this model besides its options."""
         return {}
 
-    def decided(self, rows: Tensor) -> Tensor:
+    def decided(self, rows: Tensor, clear: float) -> Tensor:
         """Which rows have answers that rounding cannot change by more than rounding: bool [n]. Export proves itself on
-        those."""
+        those. clear: two numbers that differ by more than this share of their size, no rounding swaps."""
         return torch.ones(len(rows), dtype=torch.bool)
 
     def score(self) -> scoring.Score:

@@ -25,7 +25,7 @@ _TOP_SHARE = 0.25
 _CORESET_ROWS = 1_024
 _NEIGHBOURS = 3
 _NEAR = 0.1  # of the embeddings' spread
-_CLEAR, _ROUNDING, _NEGLIGIBLE = 1e-4, 1e-6, 1e-3
+_ROUNDING, _NEGLIGIBLE = 1e-2, 1e-3
 _TINY = 1e-12
 
 
@@ -70,13 +70,13 @@ class TopFeatures(WhitenedError):
         feature_error = torch.where(flat >= largest[:, -1:], flat, 0) * (flat.shape[1] / count)
         return row_means(largest), feature_error.reshape(whitened.shape)
 
-    def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
+    def decided(self, rows: Tensor, answers: Mapping[str, Tensor], clear: float) -> Tensor:
         """Where the last feature that counts is clearly above the next."""
         flat = super().forward(rows, answers)[1].flatten(1)
         if flat.shape[1] == 1:
-            return super().decided(rows, answers)
+            return super().decided(rows, answers, clear)
         last = flat.topk(_top(flat) + 1, dim=1).values[:, -2:]
-        return last[:, 0] - last[:, 1] > _CLEAR * last[:, 0]
+        return last[:, 0] - last[:, 1] > clear * last[:, 0]
 
 
 class ResidualMahalanobis(Score):
@@ -210,17 +210,17 @@ class EmbeddingNearest(_EmbeddingDistance):
         Of centred embeddings, whose products are not much larger than their differences."""
         return 2 * embedding @ self.coreset.T - self.coreset.square().sum(dim=1)
 
-    def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
+    def decided(self, rows: Tensor, answers: Mapping[str, Tensor], clear: float) -> Tensor:
         """Where the last neighbour is clearly nearer than the next, or all are so near that it makes no difference."""
         if len(self.coreset) <= _NEIGHBOURS:
-            return super().decided(rows, answers)
+            return super().decided(rows, answers, clear)
         embedding, coreset = (answers[EMBEDDING] - self.centre).double(), self.coreset.double()
         squared = torch.cdist(embedding, coreset).square()
         last, following = squared.topk(_NEIGHBOURS + 1, dim=1, largest=False).values[:, -2:].T
         # Of the products that neighbours are found by.
         rounding = embedding.square().sum(dim=1) + coreset.square().sum(dim=1).max()
-        clear = following - last > torch.maximum(_CLEAR * following, _ROUNDING * rounding)
-        decided: Tensor = clear | (following < _NEGLIGIBLE * self.usual)
+        apart = following - last > clear * torch.maximum(following, _ROUNDING * rounding)
+        decided: Tensor = apart | (following < _NEGLIGIBLE * self.usual)
         return decided
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -247,8 +247,8 @@ class Sum(Score):
         scores, errors = zip(*(part(rows, answers) for part in self.parts), strict=True)
         return reduce(torch.add, scores), reduce(torch.add, errors)
 
-    def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([part.decided(rows, answers) for part in self.parts]).all(dim=0)
+    def decided(self, rows: Tensor, answers: Mapping[str, Tensor], clear: float) -> Tensor:
+        return torch.stack([part.decided(rows, answers, clear) for part in self.parts]).all(dim=0)
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """The largest of the parts'."""

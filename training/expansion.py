@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from hourglass.contract.schema import UNKNOWN, Column, Schema
 
-_CLEAR = 1e-4  # by which a category or a flag must lead for rounding not to decide it
-
 
 class Expansion(nn.Module):
     """[n, ..., columns] with codes in categorical columns <-> [n, ..., numbers]: see Schema.expanded.
@@ -54,16 +52,16 @@ class Expansion(nn.Module):
         summed: Tensor = values @ self.membership
         return summed
 
-    def decided(self, numbers: Tensor) -> Tensor:
-        """Whose categories and flags are clear: [n, numbers] -> bool [n]."""
-        clear = torch.ones(len(numbers), dtype=torch.bool)
+    def decided(self, numbers: Tensor, clear: float) -> Tensor:
+        """Whose categories and flags lead by more than `clear`: [n, numbers] -> bool [n]."""
+        decided = torch.ones(len(numbers), dtype=torch.bool)
         for column, values in self._blocks(numbers):
             if column.type == "boolean":
-                clear &= (values[..., 0] - 0.5).abs() > _CLEAR
+                decided &= (values[..., 0] - 0.5).abs() > clear
             elif column.type == "categorical" and column.width > 2:
                 first, second = values[..., UNKNOWN + 1 :].topk(2, dim=-1).values.unbind(-1)
-                clear &= first - second > _CLEAR
-        return clear
+                decided &= first - second > clear
+        return decided
 
     def _cells(self, numbers: Tensor) -> list[Tensor]:
         cells = []

@@ -23,6 +23,8 @@ from hourglass.contract.manifest import (
     DECODER,
     EMBEDDING,
     ENCODER,
+    FLOAT16,
+    FLOAT32,
     MODEL,
     RECONSTRUCTION_ERROR,
     SCORE,
@@ -31,7 +33,9 @@ from hourglass.contract.manifest import (
     Detection,
     FileEntry,
     GoldenRows,
+    HalfPrecision,
     Manifest,
+    Precision,
     Provenance,
     Scaling,
     ScoreDefinition,
@@ -41,14 +45,15 @@ from training import card
 from training.at_hand import AtHand, at_hand
 from training.config import FitConfig
 from training.data import Dataset, Splits
+from training.detection import drawn
 from training.errors import ExportError, TrainingError
 from training.golden import golden_rows
-from training.graphs import Decoder, Encoder, Served, graphs
+from training.graphs import Decoder, Encoder, Served, graphs, outputs
+from training.half_precision import CLEAR, IN_FLOAT32, PARITY, Halved, halved
 from training.report import model as report
 from training.runtime import ONNXRUNTIME_VERSION, Graph
 from training.trainer import EpochRecord
 
-ATOL, RTOL = 1e-5, 1e-4
 BATCH_SIZES = (1, 2, 7, 64, 1000)
 _REAL_ROWS = 1000
 _BORDERLINE = 1e-6
@@ -58,7 +63,10 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Trained:
-    """What is exported: the model with its best weights, and what it learned from."""
+    """What is exported: the model with its best weights, what it learned from, and what its networks shall compute in.
+
+    served: in float32, whatever the precision.
+    """
 
     config: FitConfig
     served: Served
@@ -66,6 +74,7 @@ class Trained:
     splits: Splits
     best_epoch: int
     epochs: Sequence[EpochRecord] = ()  # none when the log is gone
+    precision: Precision = FLOAT32
 
 
 def export(trained: Trained, exported: Path) -> Path:
@@ -78,41 +87,62 @@ def false_alarm_rate(asked: float, calibration_rows: int) -> float:
     return max(asked, 1 / (calibration_rows + 1))
 
 
-def upper_bounds(scores: np.ndarray) -> np.ndarray:
+def upper_bounds(scores: np.ndarray, precision: Precision, tolerance: Tolerance) -> np.ndarray:
     """What any runtime may make of these scores, by the parity that export proves: float64 [n].
+
+    tolerance: the manifest's for scores; in float32 its relative part is enough.
 
     Where many rows are alike their scores are, too, and the threshold is one of them: by what two runtimes differ, all
     of these rows would be anomalies on the one and none on the other. Higher calibration scores break no promise.
     """
     exact = scores.astype(np.float64)
-    return exact + RTOL * np.abs(exact)
+    return exact + tolerance.rtol * np.abs(exact) + (tolerance.atol if precision == FLOAT16 else 0)
 
 
 def _write(trained: Trained, folder: Path) -> None:
-    files = graphs(trained.served)
+    served, precision, splits = trained.served, trained.precision, trained.splits
+    half = halved(served) if precision == FLOAT16 else None
+    files = graphs(half or served)
     exported = {name: Graph(data) for name, data in files.items()}
-    calibration_rows = trained.splits.calibration.numpy()
-    answers = exported[MODEL].run_all(calibration_rows)
+    model = exported[MODEL]
+    golden = _decided(served, golden_rows(splits.calibration, served.scaling, trained.config.seed), precision)
+    checked = torch.cat([_decided(served, splits.early_stop[:_REAL_ROWS], precision), golden])
+    units = {name: unit.numpy() for name, unit in served.units().items()}
+    allowed, half_precision = dict.fromkeys(outputs(MODEL, served.autoencoder), PARITY), None
+    if half:
+        both = Halved(served, half, model)
+        allowed = both.moved(checked).tolerances(units)
+        half_precision = _proven(trained, both)
+    calibration_rows = splits.calibration.numpy()
+    answers = model.run_all(calibration_rows)
     scores = answers[SCORE]
     if not np.isfinite(scores).all():
         raise ExportError("the exported graph scores calibration rows with NaN or infinity")
+    proof = _golden(golden, model, units, allowed, precision)
     rate = false_alarm_rate(trained.config.false_alarm_rate, len(scores))
-    calibration = Calibration.from_scores(upper_bounds(scores), rate)
-    golden = golden_rows(trained.splits.calibration, trained.served.scaling, trained.config.seed)
-    golden = _decided(trained.served, golden)
-    real = _decided(trained.served, trained.splits.early_stop[:_REAL_ROWS])
-    check_parity(trained.served, exported, torch.cat([real, golden]), calibration.threshold(rate))
-    metrics = _metrics(trained.served, answers)
-    anomalies = at_hand(trained, exported[MODEL], scores)
+    calibration = Calibration.from_scores(upper_bounds(scores, precision, proof.tolerance[precision][SCORE]), rate)
+    # Half precision is held to embeddings and ranking: where many scores are alike, it decides otherwise than float32.
+    check_parity(served, exported, checked, allowed, None if half else calibration.threshold(rate))
+    metrics = _metrics(served, answers)
+    anomalies = at_hand(trained, model, scores)
     detection = anomalies.detection() if anomalies else None
-    manifest = _manifest(trained, files, calibration, golden, exported[MODEL], metrics, detection)
+    manifest = _manifest(trained, files, calibration, proof, metrics, detection, half_precision)
     manifest = manifest.with_sketch(calibration_rows, scores, answers[CLIPPED])
     page = _report(trained, manifest, answers, anomalies)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    (folder / README).write_text(card.render(trained.config, manifest, trained.served), encoding="utf-8")
+    (folder / README).write_text(card.render(trained.config, manifest, served), encoding="utf-8")
     (folder / REPORT).write_text(page, encoding="utf-8")
     (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _proven(trained: Trained, both: Halved) -> HalfPrecision:
+    early_stop, calibration, excluded = trained.splits.early_stop, trained.splits.calibration, trained.dataset.excluded
+    return both.proven(
+        early_stop[:_REAL_ROWS],
+        calibration[drawn(len(calibration), _REAL_ROWS)],
+        excluded.rows[drawn(len(excluded.rows), _REAL_ROWS)] if excluded else None,
+    )
 
 
 def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarray], anomalies: AtHand | None) -> str:
@@ -127,22 +157,27 @@ def _report(trained: Trained, manifest: Manifest, answers: Mapping[str, np.ndarr
 
 
 @torch.inference_mode()
-def _decided(served: Served, rows: Tensor) -> Tensor:
+def _decided(served: Served, rows: Tensor, precision: Precision) -> Tensor:
     """Of rows in input units, those that two correct runtimes must answer alike. Raises ExportError if none is."""
-    kept = rows[served.decided(rows)]
+    kept = rows[served.decided(rows, CLEAR[precision])]
     if not len(kept):
-        raise ExportError(
-            "rounding decides every answer of this model: it learned nothing that another runtime repeats"
-        )
+        instead = "it learned nothing that another runtime repeats" if precision == FLOAT32 else IN_FLOAT32
+        raise ExportError(f"{precision} rounding decides every answer of this model: {instead}")
     return kept
 
 
-def check_parity(served: Served, exported: Mapping[str, Graph], rows: Tensor, threshold: float) -> None:
-    """The graphs give torch's numbers, |difference| <= 1e-5 + 1e-4 |value|, and its verdicts, at every batch size.
+def check_parity(
+    served: Served,
+    exported: Mapping[str, Graph],
+    rows: Tensor,
+    allowed: Mapping[str, Tolerance],
+    threshold: float | None = None,
+) -> None:
+    """The graphs give torch's float32 numbers, |difference| <= atol + rtol |value|, and verdicts, at every batch size.
 
-    Differences are taken in Served.units: a reconstruction's in 1e-5 of a column's spread, whatever unit the column is
-    in. Verdicts are compared unless the score is within 1e-6 of the threshold, where rounding decides. rows: float32
-    [n, *row_shape]. Raises ExportError.
+    Differences are taken in Served.units: with an atol of 1e-5 a reconstruction's in 1e-5 of a column's spread,
+    whatever unit the column is in. Verdicts are compared where a threshold is given, unless the score is within 1e-6 of
+    it, where rounding decides. rows: float32 [n, *row_shape]. allowed: of each output. Raises ExportError.
     """
     units = {name: unit.numpy() for name, unit in served.units().items()}
     for size in BATCH_SIZES:
@@ -150,12 +185,14 @@ def check_parity(served: Served, exported: Mapping[str, Graph], rows: Tensor, th
             batch = rows[(start + torch.arange(size)) % len(rows)]
             expected = _torch(served, batch)
             answers = exported[MODEL].run(batch.numpy())
-            _compare(MODEL, expected, answers, units)
-            _compare_verdicts(expected[SCORE], answers[SCORE], threshold)
-            _compare(ENCODER, _torch(Encoder(served), batch), exported[ENCODER].run(batch.numpy()), units)
+            _compare(MODEL, expected, answers, units, allowed)
+            if threshold is not None:
+                _compare_verdicts(expected[SCORE], answers[SCORE], threshold)
+            encoded = _torch(Encoder(served), batch)
+            _compare(ENCODER, encoded, exported[ENCODER].run(batch.numpy()), units, allowed)
             embedding = torch.from_numpy(expected[EMBEDDING])
             decoded = _torch(Decoder(served), embedding)
-            _compare(DECODER, decoded, exported[DECODER].run(embedding.numpy()), units)
+            _compare(DECODER, decoded, exported[DECODER].run(embedding.numpy()), units, allowed)
 
 
 @torch.inference_mode()
@@ -168,14 +205,15 @@ def _compare(
     expected: Mapping[str, np.ndarray],
     answers: Mapping[str, np.ndarray],
     units: Mapping[str, np.ndarray],
+    allowed: Mapping[str, Tolerance],
 ) -> None:
     for name, value in expected.items():
         unit = units.get(name, np.float32(1))
         if answers[name].shape != value.shape:
             raise ExportError(f"{graph}: {name} has shape {answers[name].shape}, torch gives {value.shape}")
         difference = np.abs(answers[name] - value) / unit
-        allowed = ATOL + RTOL * np.abs(value) / unit
-        if not (difference <= allowed).all():
+        most = allowed[name].atol + allowed[name].rtol * np.abs(value) / unit
+        if not (difference <= most).all():
             worst = float(np.nanmax(difference)) if np.isfinite(difference).any() else float("nan")
             raise ExportError(f"{graph}: {name} differs from torch's by up to {worst:.2g} at {len(value)} rows")
 
@@ -196,14 +234,24 @@ def _metrics(served: Served, answers: Mapping[str, np.ndarray]) -> dict[str, flo
     }
 
 
-def _golden(rows: Tensor, model: Graph, units: Mapping[str, Tensor]) -> GoldenRows:
+def _golden(
+    rows: Tensor, model: Graph, units: Mapping[str, np.ndarray], allowed: Mapping[str, Tolerance], precision: Precision
+) -> GoldenRows:
     answers = model.run(rows.numpy())
-    largest = {name: max(1.0, unit.max().item()) for name, unit in units.items()}
-    tolerance = {name: Tolerance(atol=ATOL * largest.get(name, 1.0), rtol=RTOL) for name in answers}
+    largest = {name: float(unit.max()) for name, unit in units.items()}
+    tolerance = {
+        name: Tolerance(atol=max(PARITY.atol, part.atol * largest.get(name, 1.0)), rtol=part.rtol)
+        for name, part in allowed.items()
+    }
+    for name, part in tolerance.items():
+        if not part.proves(answers[name]):
+            raise ExportError(
+                f"{precision} rounds {name} by up to {part.atol:.2g}, so much that golden rows would prove nothing"
+            )
     return GoldenRows(
         input=Array.pack(rows.numpy()),
         outputs={name: Array.pack(value) for name, value in answers.items()},
-        tolerance={"float32": tolerance},
+        tolerance={precision: tolerance},
     )
 
 
@@ -211,10 +259,10 @@ def _manifest(
     trained: Trained,
     files: Mapping[str, bytes],
     calibration: Calibration,
-    golden: Tensor,
-    model: Graph,
+    golden: GoldenRows,
     metrics: dict[str, float],
     detection: Detection | None,
+    half_precision: HalfPrecision | None,
 ) -> Manifest:
     config, served, dataset = trained.config, trained.served, trained.dataset
     entries = {n: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for n, data in files.items()}
@@ -226,6 +274,7 @@ def _manifest(
         aside=AsideColumns(label=config.label, id=config.id, time=config.time, ignored=list(config.ignore)),
         window=dataset.window,
         missing_values="fill" if served.scaling.missing else "refuse",
+        precision=trained.precision,
         embedding_size=served.autoencoder.architecture.embedding_dim,
         embedding_space_id=entries[ENCODER].sha256[:16],
         prior=served.autoencoder.prior,
@@ -237,7 +286,7 @@ def _manifest(
         ),
         score=ScoreDefinition(name=served.score.name, formula=served.score.formula),
         calibration=calibration,
-        golden=_golden(golden, model, served.units()),
+        golden=golden,
         provenance=Provenance(
             created=datetime.now(UTC),
             data=dataset.source,
@@ -248,6 +297,7 @@ def _manifest(
             versions=_versions(),
             metrics={**metrics, "best_epoch": float(trained.best_epoch)},
             detection=detection,
+            half_precision=half_precision,
         ),
     )
 

@@ -7,14 +7,16 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
 from hourglass.contract import layout
+from hourglass.contract.manifest import FLOAT32, Precision
 from hourglass.contract.schema import Schema
-from training import checkpoint, data, devices, parallel, precision, scores
+from training import checkpoint, data, devices, half_precision, mixed_precision, parallel, scores
 from training.autoencoder import Autoencoder, find
 from training.columns import described
 from training.config import FitConfig, validated
@@ -43,7 +45,7 @@ _LARGEST_EMBEDDING, _LARGEST_WIDE_EMBEDDING = 32, 256
 
 def fit(config: FitConfig, progress: Progress) -> Path:
     """Train and publish a new model; returns the published folder. Raises TrainingError, FileError."""
-    precision.check(config.precision, devices.chosen(config.device))
+    mixed_precision.check(config.precision, devices.chosen(config.device))
     with progress.share("reading") as watch:
         dataset = load(config, watch)
     config = config.filled(dataset.row_shape)
@@ -108,9 +110,16 @@ def follow(config: FitConfig, run: Run | None) -> None:
         training.run(rows, early_stop, lambda record: None)
 
 
-def export_run(run: Run, checkpoint_file: Path | None, exported: Path | None, progress: Progress) -> Path:
+def export_run(
+    run: Run,
+    checkpoint_file: Path | None,
+    exported: Path | None,
+    progress: Progress,
+    computed_in: Precision = FLOAT32,
+) -> Path:
     """Publish a checkpoint's best weights; returns the published folder. Raises TrainingError, FileError."""
-    return _publish(run, checkpoint_file or run.checkpoint, _same_data(run), exported or run.config.exported, progress)
+    dataset, exported = _same_data(run), exported or run.config.exported
+    return _publish(run, checkpoint_file or run.checkpoint, dataset, exported, progress, computed_in)
 
 
 def build(config: FitConfig, row_shape: tuple[int, ...], schema: Schema | None = None) -> Autoencoder:
@@ -225,9 +234,17 @@ def _begun(config: FitConfig, run: Run | None, rows: Tensor, schema: Schema | No
             yield training
 
 
-def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, progress: Progress) -> Path:
+def _publish(
+    run: Run,
+    checkpoint_file: Path,
+    dataset: Dataset,
+    exported: Path,
+    progress: Progress,
+    computed_in: Precision = FLOAT32,
+) -> Path:
     config = run.config
     trained = learned(run, checkpoint_file, dataset, data.split(dataset, config.seed))
+    trained = replace(trained, precision=computed_in)
     rows = len(trained.splits.calibration)
     if (rate := false_alarm_rate(config.false_alarm_rate, rows)) > config.false_alarm_rate:
         asked = f"a false-alarm rate of {config.false_alarm_rate:g}"
@@ -243,7 +260,10 @@ def _publish(run: Run, checkpoint_file: Path, dataset: Dataset, exported: Path, 
         )
     with progress.step("exporting"):
         folder = export(trained, exported)
-    if found := layout.read(exported, config.name, int(folder.name)).manifest.provenance.detection:
+    provenance = layout.read(exported, config.name, int(folder.name)).manifest.provenance
+    if half := provenance.half_precision:
+        progress.say(half_precision.in_one_line(half))
+    if found := provenance.detection:
         progress.say(in_one_line(found))
         if loses := lost({method: values["auroc"] for method, values in found.methods.items()}):
             progress.warn(loses)

@@ -69,12 +69,15 @@ class Served(nn.Module):
         present = row_sums((sums(missing.float()) == 0).float().flatten(1))
         return row_sums(sums(torch.where(missing, 0, squared)).flatten(1)) / present.clamp(min=1)
 
-    def decided(self, rows: Tensor) -> Tensor:
-        """Which rows, float32 [n, *row_shape] in input units, two correct runtimes must answer alike: bool [n]."""
+    def decided(self, rows: Tensor, clear: float) -> Tensor:
+        """Which rows, float32 [n, *row_shape] in input units, two correct runtimes must answer alike: bool [n].
+
+        clear: as in Autoencoder.decided.
+        """
         scaled = self.scaling(rows)
         answers = self.autoencoder(scaled)
-        clear = self.scaling.expansion.decided(self.scaling.unscaled(answers[RECONSTRUCTION]))
-        return clear & self.autoencoder.decided(scaled) & self.score.decided(scaled, answers)
+        decided = self.scaling.expansion.decided(self.scaling.unscaled(answers[RECONSTRUCTION]), clear)
+        return decided & self.autoencoder.decided(scaled, clear) & self.score.decided(scaled, answers, clear)
 
     def units(self) -> dict[str, Tensor]:
         """What one unit is of those outputs whose size is not about 1; each broadcasts to its output."""

@@ -107,8 +107,8 @@ class OfPresent(Score):
         score, feature_error = self.inner(torch.where(missing, answers[RECONSTRUCTION], rows), answers)
         return score, torch.where(missing, 0, feature_error)
 
-    def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
-        return self.inner.decided(torch.where(rows.isnan(), answers[RECONSTRUCTION], rows), answers)
+    def decided(self, rows: Tensor, answers: Mapping[str, Tensor], clear: float) -> Tensor:
+        return self.inner.decided(torch.where(rows.isnan(), answers[RECONSTRUCTION], rows), answers, clear)
 
     def units(self, row_shape: tuple[int, ...]) -> dict[str, Tensor]:
         return self.inner.units(row_shape)

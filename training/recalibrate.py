@@ -46,7 +46,9 @@ def recalibrate(
     with progress.step("scoring"):
         answers = _answers(model, data)
     scores = answers[SCORE]
-    calibration = Calibration.from_scores(upper_bounds(scores), rate)
+    calibration = Calibration.from_scores(
+        upper_bounds(scores, model.manifest.precision, model.manifest.tolerance[SCORE]), rate
+    )
     manifest = _manifest(model, data, calibration).with_sketch(data.rows, scores, answers[CLIPPED])
     root = model.folder.parent.parent
     files = layout.read(root, model.name, model.version, tuple(model.manifest.files)).files

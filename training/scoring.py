@@ -38,7 +38,7 @@ class Score(nn.Module, ABC):
         answers: the autoencoder's. robust: anomalies may be among the rows.
         """
 
-    def decided(self, rows: Tensor, answers: Mapping[str, Tensor]) -> Tensor:
+    def decided(self, rows: Tensor, answers: Mapping[str, Tensor], clear: float) -> Tensor:
         """As Autoencoder.decided, of what the score adds: bool [n]."""
         return torch.ones(len(rows), dtype=torch.bool)
 

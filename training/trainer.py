@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from training import compilation, devices, parallel, precision
+from training import compilation, devices, mixed_precision, parallel
 from training.autoencoder import Autoencoder, Clock
 from training.config import FitConfig
 from training.devices import Rows
@@ -52,7 +52,7 @@ class Training:
 
     def __init__(self, build: Callable[[], Autoencoder], config: FitConfig) -> None:
         self.device = devices.chosen(config.device)
-        precision.check(config.precision, self.device)
+        mixed_precision.check(config.precision, self.device)
         torch.manual_seed(config.seed)
         self.model = build().to(self.device)
         self.config = config = config.filled(self.model.architecture.row_shape)
@@ -60,7 +60,7 @@ class Training:
         assert config.learning_rate is not None
         self._epochs, self._learning_rate = config.epochs, config.learning_rate
         for network in self.model.trained_networks():
-            precision.mix(network, config.precision, self.device)
+            mixed_precision.mix(network, config.precision, self.device)
             if config.compile:
                 compilation.compiled(network)
         on_gpu = self.device.type == "cuda"
@@ -71,7 +71,7 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.scaler = precision.scaler(config.precision, self.device)
+        self.scaler = mixed_precision.scaler(config.precision, self.device)
         self.generator = Generator(self.device).manual_seed(config.seed)
         self.epoch = 0  # finished epochs
         self.best_epoch = 0
@@ -86,7 +86,7 @@ class Training:
         """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError."""
         with (
             devices.current(self.device),
-            precision.products(self.config.precision, self.device),
+            mixed_precision.products(self.config.precision, self.device),
             compilation.explained(self.config.compile),
         ):
             self._run(Rows(rows, self.device), early_stop.to(self.device), after_epoch)

@@ -28,10 +28,12 @@ RECONSTRUCTION_ERROR = "reconstruction_error"
 CLIPPED = "clipped"
 
 # A golden row whose answer may be wrong by more than this share proves nothing.
-_LARGEST_TOLERANCE = 0.01
+LARGEST_TOLERANCE = 0.01
 
-# The precision of a session.
-FLOAT32 = "float32"
+# What a model's networks compute in. Scaling and score are float32 always, as are inputs and outputs.
+Precision = Literal["float32", "float16"]
+FLOAT32: Precision = "float32"
+FLOAT16: Precision = "float16"
 
 # Input and outputs of each graph, by name: the part of the contract that onnxruntime can check. All are float32. A
 # model with a prior has embedding_stddev besides, wherever it has embedding.
@@ -105,7 +107,11 @@ class Tolerance(_Strict):
     """|answer - expected| <= atol + rtol * |expected|."""
 
     atol: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    rtol: Annotated[float, Field(ge=0, le=_LARGEST_TOLERANCE)]
+    rtol: Annotated[float, Field(ge=0, le=LARGEST_TOLERANCE)]
+
+    def proves(self, expected: np.ndarray) -> bool:
+        """Whether it is small enough for these answers to say anything."""
+        return self.atol <= LARGEST_TOLERANCE * max(1.0, float(np.abs(expected).max()))
 
 
 class GoldenRows(_Strict):
@@ -113,8 +119,8 @@ class GoldenRows(_Strict):
 
     input: Array
     outputs: dict[str, Array]
-    # precision of the session ("float32", ...) -> output -> tolerance
-    tolerance: dict[str, dict[str, Tolerance]]
+    # precision -> output -> tolerance
+    tolerance: dict[Precision, dict[str, Tolerance]]
 
 
 class ScoreDefinition(_Strict):
@@ -146,6 +152,19 @@ class Detection(_Strict):
     methods: dict[str, dict[str, float]]
 
 
+class HalfPrecision(_Strict):
+    """What float16 changed, beside the same weights in float32.
+
+    cosine: of the two embeddings of a row, at least, but for 5 % of the early-stop rows. auroc, float32_auroc: how
+    well calibration rows are told from `anomalies`: rows whose label the fit excluded, or calibration rows damaged.
+    """
+
+    cosine: Annotated[float, Field(ge=-1, le=1)]
+    auroc: Annotated[float, Field(ge=0, le=1)]
+    float32_auroc: Annotated[float, Field(ge=0, le=1)]
+    anomalies: Literal["excluded", "damaged"]
+
+
 class Provenance(_Strict):
     """How the version came to be. data, data_sha256, rows, seed, config, versions, metrics: of the fit."""
 
@@ -158,6 +177,7 @@ class Provenance(_Strict):
     versions: dict[str, str]
     metrics: dict[str, float]
     detection: Detection | None = None
+    half_precision: HalfPrecision | None = None
     recalibrated: Recalibration | None = None
 
 
@@ -170,6 +190,7 @@ class Manifest(_Strict):
     columns: list[Column] | None = None
     aside: AsideColumns = AsideColumns()
     window: Window | None = None
+    precision: Precision = FLOAT32
     embedding_size: Annotated[int, Field(ge=1)]
     embedding_space_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     # How embeddings are distributed a priori: from such a model new rows can be drawn.
@@ -232,9 +253,16 @@ class Manifest(_Strict):
             expected = self.golden.outputs[output].unpack()
             if not np.isfinite(expected).all():
                 raise ValueError(f"golden.outputs.{output}: not finite")
-            tolerance = self.golden.tolerance.get(FLOAT32, {}).get(output)
-            if tolerance is None or tolerance.atol > _LARGEST_TOLERANCE * max(1.0, float(np.abs(expected).max())):
-                raise ValueError(f"golden.tolerance.{FLOAT32}.{output}: missing, or so large that it proves nothing")
+            tolerance = self.tolerance.get(output)
+            if tolerance is None or not tolerance.proves(expected):
+                raise ValueError(
+                    f"golden.tolerance.{self.precision}.{output}: missing, or so large that it proves nothing"
+                )
+
+    @property
+    def tolerance(self) -> dict[str, Tolerance]:
+        """How far a runtime's answers to the golden rows may be from the exporter's, by output."""
+        return self.golden.tolerance.get(self.precision, {})
 
     def output_shapes(self) -> dict[str, list[int]]:
         """Shape of each output of model.onnx for one row, without the leading n."""

@@ -214,6 +214,10 @@ def test_folders_without_a_version_are_no_models_yet(exported: Path, serve: Star
         assert len(wire.stub(channel).ListModels(pb.ListModelsRequest()).models) == 1
 
 
+def test_the_log_says_what_a_model_computes_in(exported: Path, serve: Starter) -> None:
+    assert serve(exported).wait_logged("model loaded")["precision"] == "float32"
+
+
 @one_and_several
 def test_sigterm_is_heard_while_models_are_loaded(exported: Path, processes: str) -> None:
     for number in range(60):

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hourglass.v1 import autoencoder_pb2 as pb
-from service.session import available_cores
+from service.devices import available_cores
 from tests import artefacts, wire
 from tests.load import Load, bare_caller, shipped_client
 from tests.processes import Serve, refusal

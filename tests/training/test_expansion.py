@@ -65,7 +65,7 @@ def test_an_answer_is_clear_where_no_rounding_decides_it():
     numbers = torch.tensor([[0.0, 9.0, 0.2, 0.3, 0.1, 0.4, 5.0, -1.0]]).repeat(3, 1)
     numbers[1, 2] = numbers[1, 3] - 1e-5
     numbers[2, 5] = 0.5 + 1e-5
-    assert Expansion(SCHEMA).decided(numbers).tolist() == [True, False, False]
+    assert Expansion(SCHEMA).decided(numbers, 1e-4).tolist() == [True, False, False]
 
 
 def test_sums_are_of_each_column():

@@ -195,9 +195,9 @@ def test_a_choice_that_rounding_makes_is_not_decided():
         model.encoder[1].weight.copy_(torch.eye(3))  # type: ignore[index, union-attr]
         model.encoder[1].bias.zero_()  # type: ignore[index, union-attr, operator]
     rows = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 2.0], [3.0, 2.0, 1.99999], [-1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
-    assert model.decided(rows).tolist() == [True, False, False, True, False]
-    assert make("k_sparse", (3,), 3, k=3).decided(rows).all()
-    assert make("basic", (3,), 3).decided(rows).all()
+    assert model.decided(rows, 1e-4).tolist() == [True, False, False, True, False]
+    assert make("k_sparse", (3,), 3, k=3).decided(rows, 1e-4).all()
+    assert make("basic", (3,), 3).decided(rows, 1e-4).all()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, FLOAT32, RECONSTRUCTION
+from hourglass.contract.manifest import EMBEDDING, EMBEDDING_STDDEV, RECONSTRUCTION
 from training import checkpoint
 from training.autoencoder import Autoencoder
 from training.errors import RunError
@@ -37,7 +37,7 @@ def _answers_alike(autoencoder: Autoencoder, model: Published) -> bool:
     answers = autoencoder.eval()(scaling(torch.from_numpy(golden.input.unpack().copy())))
     answers |= {RECONSTRUCTION: scaling.inverse(answers[RECONSTRUCTION])}
     for name in {EMBEDDING, EMBEDDING_STDDEV, RECONSTRUCTION} & golden.outputs.keys():
-        expected, tolerance = golden.outputs[name], golden.tolerance[FLOAT32][name]
+        expected, tolerance = golden.outputs[name], model.manifest.tolerance[name]
         if name not in answers or list(answers[name].shape) != expected.shape:
             return False
         if not np.allclose(answers[name].numpy(), expected.unpack(), rtol=tolerance.rtol, atol=tolerance.atol):

@@ -61,6 +61,7 @@ def _headline(material: Material) -> dict[str, str]:
         "variant": words(manifest.variant),
         "network": f"{architecture.network}, {widths}",
         "embedding": f"{manifest.embedding_size:,} numbers",
+        "precision": manifest.precision,
         "data": f"{provenance.data}, {sum(provenance.rows.values()):,} rows of {shape} {kind}",
         "rows": " · ".join(f"{count:,} {words(name)}" for name, count in provenance.rows.items()),
         "seed": str(provenance.seed),

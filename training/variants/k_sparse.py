@@ -12,7 +12,6 @@ from training.autoencoder import Autoencoder, Clock, Options, squared_error
 from training.errors import ConfigError
 from training.networks import Architecture, Network
 
-_ROUNDING = 1e-4  # of a row's largest number: some ten times what two runtimes differ by
 _SCHEDULED = 0.5  # share of the epochs in which k falls to its final value
 
 
@@ -78,15 +77,15 @@ class KSparse(Autoencoder):
         done = min(1.0, clock.progress / _SCHEDULED)
         return round(self.k_start + (self.k - self.k_start) * done)
 
-    def decided(self, rows: Tensor) -> Tensor:
+    def decided(self, rows: Tensor, clear: float) -> Tensor:
         """Not where the last unit kept and the first one dropped are as good as equal: another machine's rounding may
         keep the other one."""
         code = self.encoder(rows)
         if self.k_served == code.shape[1]:
-            return super().decided(rows)
+            return super().decided(rows, clear)
         last = code.topk(self.k_served + 1, dim=1).values[:, -2:]
-        clear: Tensor = last[:, 0] - last[:, 1] > _ROUNDING * code.abs().amax(dim=1)
-        return clear
+        decided: Tensor = last[:, 0] - last[:, 1] > clear * code.abs().amax(dim=1)
+        return decided
 
     def settled(self, clock: Clock) -> bool:
         return self.k_at(clock) == self.k

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from training import checkpoint, precision
+from training import checkpoint, mixed_precision
 from training.autoencoder import registered
 from training.config import FitConfig, Precision
 from training.errors import ConfigError
@@ -43,7 +43,7 @@ def test_a_network_multiplies_in_half_precision_and_answers_in_float32(kind: Pre
     network[0].register_forward_hook(lambda module, rows, answer: seen.append(answer.dtype))
     rows = torch.rand(5, 4)
     exact: Tensor = network(rows)
-    precision.mix(network, kind, CPU)
+    mixed_precision.mix(network, kind, CPU)
     answer: Tensor = network(rows)
     assert seen == [torch.float32, {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]]
     assert answer.dtype == torch.float32
@@ -92,19 +92,19 @@ def test_a_gpu_rounds_factors_where_that_was_asked_for():
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
     before = allowed()
-    with precision.products("float32", GPU):
+    with mixed_precision.products("float32", GPU):
         assert allowed() == ("highest", False)
-        with precision.products("tf32", GPU):
+        with mixed_precision.products("tf32", GPU):
             assert allowed() == ("high", True)
-        with precision.products("bf16", GPU):
+        with mixed_precision.products("bf16", GPU):
             assert allowed() == ("high", True)
         assert allowed() == ("highest", False)
-    with precision.products("float32", CPU):
+    with mixed_precision.products("float32", CPU):
         assert allowed() == before
     assert allowed() == before
 
 
 def test_tf32_is_a_gpus():
-    precision.check("tf32", GPU)
+    mixed_precision.check("tf32", GPU)
     with pytest.raises(ConfigError, match="--precision tf32 is a GPU's: use float32 or bf16"):
-        precision.check("tf32", CPU)
+        mixed_precision.check("tf32", CPU)
