@@ -16,6 +16,7 @@ import logging
 import math
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +47,7 @@ from service.batcher import Limits
 from service.devices import CPU, CUDA, Device
 from service.engine import LiveModel
 from service.host import Host
-from service.lanes import Memory
+from service.lanes import GREEDY, SLOTS, Memory
 from service.metrics import Metrics
 from service.proving import Opener
 from service.repository import Repository
@@ -77,19 +78,24 @@ class Bench:
 
         return partial(Cuda, self.device.index)
 
-    def models(self, opener: Opener, runners: int) -> dict[str, LiveModel]:
+    def models(self, opener: Opener, runners: int, greedy: int = _NEVER, folder: str = "all") -> dict[str, LiveModel]:
         """Every published model, in this process, by name."""
-        limits = Limits(_BATCH, _NEVER, _NEVER, runners, inline_seconds=3e-4)
+        limits = Limits(_BATCH, _NEVER, _NEVER, runners, greedy, inline_seconds=3e-4)
+        root = self.exported / folder
 
         async def load() -> list[LiveModel]:
-            repository = Repository(self.exported, 1, opener, Metrics(), limits, Arrivals(), drift_window_rows=0)
+            repository = Repository(root, 1, opener, Metrics(), limits, Arrivals(), drift_window_rows=0)
             return await repository.load()
 
         return {model.name: model for model in self.loop.run_until_complete(load())}
 
+    def in_lanes(self, folder: str, **options: bool) -> dict[str, LiveModel]:
+        opener = Opener(self.device, Options(**options), _BATCH, self.memory, instances=2, slots=SLOTS)
+        return self.models(opener, SLOTS, GREEDY, folder)
+
     @cached_property
     def lanes(self) -> dict[str, LiveModel]:
-        return self.models(Opener(self.device, Options(), _BATCH, self.memory, instances=2, slots=4), runners=4)
+        return self.in_lanes("all")
 
     @cached_property
     def plain(self) -> dict[str, LiveModel]:
@@ -117,6 +123,16 @@ class Bench:
 
         return self.loop.run_until_complete(measured())
 
+    def load(self, system: System, requests: Sequence[bytes], **how: int) -> Measured:
+        """Score over gRPC."""
+        return grpc_load(
+            system.address,
+            "/hourglass.v1.Autoencoder/Score",
+            requests,
+            seconds=self.seconds,
+            **how,
+        )
+
     def latency(self, model: LiveModel, rows: np.ndarray) -> float:
         """Median of single calls, one after the other, in microseconds."""
 
@@ -137,7 +153,11 @@ def all_cases(bench: Bench) -> Iterator[Case]:
     yield _single_row(bench)
     yield _convolutions(bench)
     yield _memory(bench)
+    yield _precisions(bench)
+    yield _calls(bench)
     yield _served(bench)
+    yield from _processes(bench)
+    yield from _training(bench)
 
 
 def _answers(bench: Bench) -> Case:
@@ -146,7 +166,7 @@ def _answers(bench: Bench) -> Case:
     alike: dict[str, list[float]] = {}
     for model in MODELS:
         rows = model.rows(_BATCH)
-        artefact = read(bench.exported, model.name, 1, (MODEL,))
+        artefact = read(bench.exported / "all", model.name, 1, (MODEL,))
         manifest, outputs = artefact.manifest, artefact.manifest.graph_outputs(MODEL)
         expected = Session(artefact.files[MODEL], Device(CPU), Options()).run(rows, outputs)
         found = bench.lanes[model.name].lanes[MODEL].run(rows, outputs)
@@ -174,7 +194,7 @@ def _batches(bench: Bench) -> Case:
     rows = MLP.rows(_BATCH)
     engine = bench.lanes[MLP.name]
     contenders: dict[str, Contender] = {
-        ENGINE: lambda _turn: bench.rows_per_second(engine, rows, callers=8),
+        ENGINE: lambda _turn: bench.rows_per_second(engine, rows, callers=2 * SLOTS),
         BARE: lambda _turn: _bare(bench, rows),
         BUS: lambda _turn: _bus(bench, rows),
     }
@@ -182,11 +202,36 @@ def _batches(bench: Bench) -> Case:
     return replace(case, ratios=(ratio(case, ENGINE, BARE, 0.90), ratio(case, ENGINE, BUS, 0.60)))
 
 
+def _precisions(bench: Bench) -> Case:
+    """The same network with coarser products, once loaded and compared with its golden rows."""
+    rows = MLP.rows(_BATCH)
+    kinds = {
+        "float32": bench.lanes[MLP.name],
+        "TF32": bench.in_lanes("mlp", tf32=True)[MLP.name],
+        "float16": bench.in_lanes("half")[MLP.name],
+    }
+    contenders: dict[str, Contender] = {
+        name: lambda _turn, model=model: bench.rows_per_second(model, rows, 2 * SLOTS)  # type: ignore[misc]
+        for name, model in kinds.items()
+    }
+    case = turns(f"{MLP.title}, batches of {_BATCH} rows in this process, by precision", "rows/s", contenders, 3)
+    return replace(case, ratios=tuple(ratio(case, kind, "float32") for kind in ("TF32", "float16")))
+
+
+def _calls(bench: Bench) -> Case:
+    rows, model = MLP.rows(_CALL), bench.lanes[MLP.name]
+    contenders: dict[str, Contender] = {
+        f"{callers} callers": lambda _turn, callers=callers: bench.rows_per_second(model, rows, callers)  # type: ignore[misc]
+        for callers in (1, 8, 64)
+    }
+    return turns(f"{MLP.title}, {_CALL} rows a call, in this process", "rows/s", contenders, 3)
+
+
 def _bare(bench: Bench, rows: np.ndarray) -> float:
     """One batch after the other from a buffer that the device reads by itself; nobody copies rows into it."""
     with contextlib.closing(bench.memory()) as memory:
         stream = memory.stream()
-        artefact = read(bench.exported, MLP.name, 1, (MODEL,))
+        artefact = read(bench.exported / "all", MLP.name, 1, (MODEL,))
         session = Session(artefact.files[MODEL], bench.device, Options(), stream.address)
         shapes: dict[str, Sequence[int]] = {INPUT: rows.shape}
         shapes |= {name: (len(rows), *shape) for name, shape in artefact.manifest.output_shapes().items()}
@@ -294,13 +339,12 @@ def _served(bench: Bench) -> Case:
     request = MLP.request("Score", _CALL)
 
     def load(system: System) -> Measured:
-        path = "/hourglass.v1.Autoencoder/Score"
-        return grpc_load(system.address, path, [request], concurrency=8, channels=8, seconds=bench.seconds)
+        return bench.load(system, [request], concurrency=8, channels=8)
 
     with contextlib.ExitStack() as started:
         device = str(bench.device)
-        gpu = started.enter_context(hourglass(bench.exported, "--device", device))
-        cpu = started.enter_context(hourglass(bench.exported, "--device", CPU))
+        gpu = started.enter_context(hourglass(bench.exported / "all", "--device", device))
+        cpu = started.enter_context(hourglass(bench.exported / "all", "--device", CPU))
         echo = started.enter_context(python_echo(load(gpu).answer_bytes))
         systems = {device: gpu, "echo, grpc.aio": echo, "CPU alone": cpu}
         contenders: dict[str, Contender] = {
@@ -312,16 +356,54 @@ def _served(bench: Bench) -> Case:
     return replace(case, ratios=(ratio(case, ours, beside, 0.80), ratio(case, ours, on_cpu)))
 
 
+def _processes(bench: Bench) -> Iterator[Case]:
+    """How much several server processes gain, on one port and one GPU."""
+    counts = (1, 2, 4)
+    with contextlib.ExitStack() as started:
+        systems = {
+            f"{count} processes" if count > 1 else "1 process": started.enter_context(
+                hourglass(bench.exported / "mlp", "--device", str(bench.device), "--processes", str(count))
+            )
+            for count in counts
+        }
+        one, *several = systems
+        for rows, callers in ((1, 256), (_CALL, 16)):
+            request = MLP.request("Score", rows)
+            contenders: dict[str, Contender] = {
+                name: lambda _turn, system=system, request=request, callers=callers: (
+                    bench.load(  # type: ignore[misc]
+                        system, [request], concurrency=callers, channels=min(callers, 64)
+                    ).calls_per_second
+                )
+                for name, system in systems.items()
+            }
+            title = f"Score over gRPC, {rows} row{'s' * (rows > 1)} a call, {callers} callers, by processes on one port"
+            case = turns(title, "calls/s", contenders, 3)
+            yield replace(case, ratios=tuple(ratio(case, name, one) for name in several))
+
+
+def _training(bench: Bench) -> Iterator[Case]:
+    """benchmarks/training_gpu.py, in a process of its own: torch brings its CUDA along."""
+    command = [sys.executable, "-m", "benchmarks.training_gpu", "--device", str(bench.device)]
+    windows = ["--seconds", str(bench.seconds), *(["--rows", "3000"] if bench.device.kind == CPU else [])]
+    done = subprocess.run([*command, *windows], stdout=subprocess.PIPE, text=True, check=False)
+    measured = json.loads(next((line for line in done.stdout.splitlines() if line.startswith("{")), "{}"))
+    for kind, speeds in measured.get("rows_per_second", {}).items():
+        case = Case(f"training the {MLP.title}, batches of 256, {kind}", "rows/s", speeds)
+        ours, bare, *others = speeds
+        yield replace(case, ratios=(ratio(case, ours, bare, 0.90), *(ratio(case, ours, other) for other in others)))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default=CUDA, metavar="cuda[:N]|cpu")
-    parser.add_argument("--exported", type=Path, metavar="DIR", help="models that an earlier run published")
+    parser.add_argument("--exported", type=Path, metavar="DIR", help="what benchmarks.serving.models.publish made")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each window [1]")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     device, _ = devices.choose(arguments.device)
     with tempfile.TemporaryDirectory(prefix="hourglass-bench-") as folder:
-        exported = arguments.exported or models.publish(Path(folder))["all"]
+        exported = arguments.exported or models.publish(Path(folder))["all"].parent
         loop = uvloop.new_event_loop()
         measured = []
         for case in all_cases(Bench(device, exported, loop, arguments.seconds)):

@@ -14,7 +14,7 @@ from service.errors import OutOfMemory
 _BATCH_SECONDS = 4e-3
 _REPETITIONS = 3
 # A size is worth having when a batch takes so much less than one of the next larger size.
-_WORTH = 0.15
+_WORTH = 0.25
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 OpenSession = Callable[[int], Session]
 
+# To copy rows to where the GPU reads them takes a core longer than computing them takes the GPU, and so does handing a
+# batch to a thread and back. Few of the batches on their way are not full: with fewer, larger ones form.
+SLOTS, GREEDY = 8, 2
+
 _FLOAT = np.dtype(np.float32).itemsize
 # A batch that is sooner done is waited for without letting go of the core: to be woken takes 35 µs.
 _BRIEF_SECONDS = 3e-4

@@ -25,7 +25,7 @@ from service.config import Settings
 from service.engine import Engine
 from service.health import SERVICE, Health
 from service.interceptors import Guard, Tokens
-from service.lanes import Memory
+from service.lanes import GREEDY, SLOTS, Memory
 from service.memory import keep_freed_memory, settle
 from service.metrics import LOOPBACK, Metrics, answer_scrapes
 from service.proving import Opener
@@ -37,10 +37,6 @@ log = structlog.get_logger(__name__)
 
 # Measured with single rows of an MLP: what a hand-off to a runner and back takes while other calls come in.
 _INLINE_SECONDS = 3e-4
-# Batches of a graph that are on their way to a GPU, on it or on their way back: to copy rows to where it reads them
-# takes a core longer than the GPU takes to compute them. Two of them at most are not full: with fewer batches, larger
-# ones form.
-_SLOTS, _GREEDY = 8, 2
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
@@ -61,7 +57,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     log.info("device", device=str(device), asked=settings.device, why=why)
     cores = max(1, devices.available_cores() // settings.processes)
     threads = settings.threads
-    runners = max(1, cores // threads) if device.kind == devices.CPU else _SLOTS
+    runners = max(1, cores // threads) if device.kind == devices.CPU else SLOTS
     log.info("threads", runners=runners, threads_per_batch=threads, cores=cores)
 
     metrics = Metrics()
@@ -87,7 +83,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
             queue_rows=settings.max_queue_rows,
             queue_bytes=settings.max_queue_bytes,
             runners=runners,
-            greedy=runners if device.kind == devices.CPU else _GREEDY,
+            greedy=runners if device.kind == devices.CPU else GREEDY,
             inline_seconds=_INLINE_SECONDS,
             delay=settings.batch_delay_ms / 1e3,
         ),

@@ -19,6 +19,8 @@ from service.start import StartError
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+ort.set_default_logger_severity(4)  # our log has its own lines
+
 # A new execution provider is one entry here, beside its options.
 PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
 # What onnxruntime says, with one exception class for everything, when an allocation failed.
