@@ -17,7 +17,7 @@ RUN case "${RUNTIME}" in \
       *) echo "RUNTIME is cpu or gpu, not '${RUNTIME}'" >&2; exit 2 ;; \
     esac \
  && python -m venv --without-pip /opt/hourglass \
- && python -m pip --python /opt/hourglass install --no-cache-dir --disable-pip-version-check ".[${extra}]" \
+ && python -m pip --python /opt/hourglass install --no-cache-dir --disable-pip-version-check ".[${extra},tracing]" \
  && rm /opt/hourglass/bin/hourglass /opt/hourglass/bin/hourglass-train
 
 FROM ${BASE}

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,6 +44,16 @@ class Observer(Protocol):
     def batch(self, rows: int, waits: Sequence[float], run_seconds: float) -> None: ...
 
     def rejected(self, reason: str) -> None: ...
+
+
+class Spans(Protocol):
+    """Of traces."""
+
+    def current(self) -> Any:
+        """Of the call that submits rows."""
+
+    def ran(self, pieces: Sequence[Piece], started: float, seconds: float) -> None:
+        """Told on the event loop, once a batch; times as time.perf_counter's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,12 @@ class Batcher:
         limits: Limits,
         arrivals: Arrivals,
         answered: Callable[[np.ndarray, Answer], None] | None = None,
+        spans: Spans | None = None,
     ) -> None:
         """answered: shown, on the event loop, rows that were run together and all that came out of it."""
         self._run = run
         self._answered = answered
+        self._spans = spans
         self._costs = costs
         self._observer = observer
         self._limits = limits
@@ -110,7 +122,8 @@ class Batcher:
             raise ShuttingDown(_GOING_AWAY)
         self._check_room()
         deadline = float("inf") if timeout is None else time.perf_counter() + timeout
-        request = Request(rows, outputs, deadline, self._loop.create_future())
+        trace = self._spans and self._spans.current()
+        request = Request(rows, outputs, deadline, self._loop.create_future(), trace)
         self._queue.append(request)
         self._queued_rows += len(rows)
         self._queued_bytes += rows.nbytes
@@ -202,6 +215,8 @@ class Batcher:
         self._seconds_per_row += 0.1 * (seconds / rows - self._seconds_per_row)  # a moving average
         waits = [started - piece.request.queued_at for piece in pieces if not piece.start]
         self._observer.batch(rows, waits, seconds)
+        if self._spans is not None:
+            self._spans.ran(pieces, started, seconds)
         if self._answered is None:
             return
         for group in ran:

@@ -125,6 +125,14 @@ class Settings(BaseSettings):
         float,
         Field(ge=0, le=1000, description="how long a batch that is not full waits for more rows; 0: not at all"),
     ] = 0
+    traces_endpoint: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://",
+            description="collector that traces of calls are sent to, by OTLP over gRPC: http://collector:4317; without "
+            "it there are none",
+        ),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="least severe log lines to write")
     ] = "info"

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import re
 import secrets
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -28,8 +29,14 @@ from service.errors import (
 from service.metrics import Metrics
 from service.start import StartError
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 log = logging.getLogger(__name__)
 
+# Metadata that name a call, in its answer and in the log.
+_REQUEST_ID = "x-request-id"
+_REQUEST_IDS = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _HEALTH = "/grpc.health.v1.Health/"
 _OK = grpc.StatusCode.OK.name
 _CANCELLED = grpc.StatusCode.CANCELLED.name
@@ -54,15 +61,17 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         arrivals: Arrivals,
         announced: Container[str],
         tokens: Tokens | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """announced: methods, /service/method, whose calls bring rows: arrivals are told of these."""
+        self._tracing = tracing
         self._metrics = metrics
         self._arrivals = arrivals
         self._announced = announced
         self._tokens = tokens
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._handlers: list[grpc.GenericRpcHandler] = []
-        self._guarded: dict[str, grpc.RpcMethodHandler] = {}
+        self._guarded: dict[tuple[str, bool], grpc.RpcMethodHandler] = {}
         self._begun = 0
         self._may_answer = asyncio.Event()
         self._may_answer.set()
@@ -98,7 +107,8 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         tokens = None if method.startswith(_HEALTH) else self._tokens
         if tokens is not None and not tokens.allow(details.invocation_metadata):
             return self._refuse(_name(method) if method.startswith(self._prefixes) else None)
-        guarded = self._guarded.get(method)
+        named = any(key == _REQUEST_ID for key, _ in details.invocation_metadata or ())
+        guarded = self._guarded.get((method, named))
         if guarded is not None:
             if method in self._announced:
                 self._arrivals.announced()
@@ -107,7 +117,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             found = handler.service(details)
             if found is not None and method.startswith(self._prefixes):
                 # Our methods are few and fixed, so this cache is bounded.
-                found = self._guarded[method] = self._guard(method, found)
+                found = self._guarded[method, named] = self._guard(method, found, named=named)
             if found is not None:
                 return found
         return None
@@ -124,9 +134,10 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         # As a stream of requests: it is answered without one being read into memory.
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    def _guard(self, method: str, handler: grpc.RpcMethodHandler, *, named: bool) -> grpc.RpcMethodHandler:
+        """named: for calls that bring an id of their own, which costs a little."""
         observed = self._metrics.method(_name(method))
-        answer_to = handler.unary_unary
+        answer_to = handler.unary_unary if self._tracing is None else self._tracing.around(method, handler.unary_unary)
         announced = method in self._announced
 
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -136,6 +147,9 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             observed.begin()
             started = time.perf_counter()
             code = _OK
+            request_id = _request_id(context) if named else None
+            if request_id is not None:
+                context.set_trailing_metadata(((_REQUEST_ID, request_id),))
             try:
                 if isinstance(request, _Undecodable):
                     raise InvalidInput(
@@ -151,7 +165,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
                 code = _EXPIRED if expired else _CANCELLED
                 raise
             except Exception as error:
-                status = _status(_name(method), error)
+                status = _status(_name(method), error, request_id or secrets.token_hex(8))
                 code = status[0].name
                 _forget(error)
             finally:
@@ -198,19 +212,26 @@ def _serialize(answer: bytes | Message) -> bytes:
 _Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 
 
-def _status(method: str, error: Exception) -> _Status:
+def _status(method: str, error: Exception, request_id: str) -> _Status:
     """Code, message and trailing metadata of a failed call; what is a fault of ours is logged."""
     failure = error if isinstance(error, ServiceError) else InternalError("a fault of the server")
     message = str(failure)
     if failure.code is grpc.StatusCode.INTERNAL:
-        error_id = secrets.token_hex(8)
-        message = f"{message} (id {error_id} in the server's log)"
+        message = f"{message} (request {request_id} in the server's log)"
         # Without a cause there is no fault of ours to trace: rows that the model has no finite answer for.
         fault = not isinstance(error, ServiceError) or error.__cause__ is not None
         level = logging.ERROR if fault else logging.WARNING
-        extra = {"method": method, "error_id": error_id, "why": str(failure)}
+        extra = {"method": method, "request_id": request_id, "why": str(failure)}
         log.log(level, "call failed", exc_info=error if fault else None, extra=extra)
-    return failure.code, message, trailing_metadata(failure)
+    return failure.code, message, (*trailing_metadata(failure), (_REQUEST_ID, request_id))
+
+
+def _request_id(context: grpc.aio.ServicerContext) -> str | None:
+    """The caller's, if it is one that a log line can hold."""
+    for key, value in context.invocation_metadata() or ():
+        if key == _REQUEST_ID and isinstance(value, str) and _REQUEST_IDS.fullmatch(value):
+            return value
+    return None
 
 
 def _forget(error: BaseException | None) -> None:

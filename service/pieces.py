@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Request:
     outputs: Sequence[str]
     deadline: float
     answer: asyncio.Future[Answer]
+    trace: Any = None  # what spans of its batches belong to
     queued_at: float = field(default_factory=time.perf_counter)
     cut: int = 0  # of the rows, so many are in a batch, or were
     # Of a request that is run in several batches: the answers so far, by the place of their first row.

@@ -12,7 +12,7 @@ import structlog
 from hourglass.contract import layout
 from hourglass.contract.manifest import DECODER, GRAPHS, MODEL
 from service.arrivals import Arrivals
-from service.batcher import Batcher, Limits
+from service.batcher import Batcher, Limits, Spans
 from service.drift import Tracker
 from service.engine import LiveModel
 from service.metrics import Metrics
@@ -34,6 +34,7 @@ class Repository:
     limits: Limits
     arrivals: Arrivals
     drift_window_rows: int
+    spans: Spans | None = None
 
     async def load(self) -> list[LiveModel]:
         """Of each model the newest versions that verify. Raises StartError when a model has none, or there is none."""
@@ -89,7 +90,13 @@ class Repository:
             run = scored(graph.run, manifest) if file == MODEL else graph.run
             observe = drift.observe if drift and file != DECODER else None
             batchers[file] = Batcher(
-                run, graph.costs, self.metrics.graph(name, version, file), self.limits, self.arrivals, observe
+                run,
+                graph.costs,
+                self.metrics.graph(name, version, file),
+                self.limits,
+                self.arrivals,
+                observe,
+                self.spans,
             )
         model = LiveModel(
             name,

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -33,6 +34,9 @@ from service.repository import Repository
 from service.session import Options
 from service.start import StartError
 
+if TYPE_CHECKING:
+    from service.tracing import Tracing
+
 log = structlog.get_logger(__name__)
 
 # Measured with single rows of an MLP: what a hand-off to a runner and back takes while other calls come in.
@@ -40,6 +44,8 @@ _INLINE_SECONDS = 3e-4
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
+
+_PING_MILLISECONDS = 30_000
 
 Ready = Callable[[int, int], None]  # called with the ports of gRPC and of /metrics
 
@@ -64,6 +70,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     # Of several processes, the supervisor asks each and answers for all.
     metrics_host = settings.host if settings.processes == 1 else LOOPBACK
     metrics_server, metrics_port = answer_scrapes(metrics.registry, metrics_host, settings.metrics_port)
+    tracing = _tracing(settings)
     stop = _Stop()
     arrivals = Arrivals()
     repository = Repository(
@@ -89,6 +96,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
         ),
         arrivals=arrivals,
         drift_window_rows=settings.drift_window_rows,
+        spans=tracing,
     )
     loading = asyncio.create_task(repository.load())
     await stop.asked_before(loading)
@@ -99,7 +107,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     engine = Engine(loading.result())
     settle()
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
-    guard = Guard(metrics, (native.SERVICE,), arrivals, native.WITH_ROWS, tokens)
+    guard = Guard(metrics, (native.SERVICE,), arrivals, native.WITH_ROWS, tokens, tracing)
     server, grpc_port, health = _listen(settings, engine, guard)
     await server.start()
     ready(grpc_port, metrics_port)
@@ -116,6 +124,8 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     await stopping
     for model in engine.models():
         await model.close()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     metrics_server.shutdown()
     metrics_server.server_close()
     log.info("stopped")
@@ -128,6 +138,19 @@ def _memory(device: devices.Device) -> Callable[[], Memory] | None:
     from service.cuda import Cuda  # whose package is installed where a GPU is
 
     return partial(Cuda, device.index)
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    """Raises StartError when traces are asked for and OpenTelemetry is not installed."""
+    if settings.traces_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracing  # of an extra
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"--traces-endpoint: {error.name} is not installed: pip install 'hourglass-serving[tracing]'"
+        ) from None
+    return Tracing(settings.traces_endpoint)
 
 
 class _Stop:
@@ -186,7 +209,12 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", _CALL_MILLISECONDS),
         ("grpc.max_concurrent_streams", 1024),
         ("grpc.max_metadata_size", 8192),
-        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        # Who pings more often than so is told to calm down, and then gone away from; a peer that is silent is asked
+        # whether it is there, and given up.
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 2 * _PING_MILLISECONDS),
+        ("grpc.keepalive_timeout_ms", _PING_MILLISECONDS),
         # A second server on the port must fail, not take half of the calls, unless it is one of ours.
         ("grpc.so_reuseport", int(settings.processes > 1)),
     ]

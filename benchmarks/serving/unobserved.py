@@ -15,7 +15,7 @@ from service.__main__ import main
 class _Bare(interceptors.Guard):
     """Announces calls, for that is how batches form, and does nothing else."""
 
-    def _guard(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    def _guard(self, method: str, handler: grpc.RpcMethodHandler, *, named: bool) -> grpc.RpcMethodHandler:
         answer_to = handler.unary_unary
 
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:

@@ -215,9 +215,9 @@ def test_rows_too_large_for_the_model_fail_without_harm(server: Serve, stub: Any
     refused = wire.failure(stub.Score, pb.ScoreRequest(model="line", tensor=wire.tensor(with_value(3e38, 1, 0))))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INFERENCE_FAILED")
     assert refused.metadata["row"] == "1"
-    error_id = refused.message.split("(id ")[1].split(" ")[0]
+    request_id = refused.message.split("(request ")[1].split(" ")[0]
     server.wait_logged("call failed")
-    assert any(entry.get("error_id") == error_id for entry in server.log)
+    assert any(entry.get("request_id") == request_id for entry in server.log)
     assert stub.Score(pb.ScoreRequest(model="line", tensor=wire.tensor(GOOD))).model.version == 1
 
 
