@@ -80,7 +80,7 @@ class Bench:
 
     def models(self, opener: Opener, runners: int, greedy: int = _NEVER, folder: str = "all") -> dict[str, LiveModel]:
         """Every published model, in this process, by name."""
-        limits = Limits(_BATCH, _NEVER, _NEVER, runners, greedy, inline_seconds=3e-4)
+        limits = Limits(_BATCH, _NEVER, _NEVER, runners, greedy, serial=greedy < runners, inline_seconds=3e-4)
         root = self.exported / folder
 
         async def load() -> list[LiveModel]:

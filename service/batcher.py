@@ -60,14 +60,15 @@ class Spans(Protocol):
 class Limits:
     """batch_rows: most rows of one batch. queue_rows, queue_bytes: a queue that has so many takes no more requests.
     runners: batches of one graph that run at once. greedy: so many do whatever their size, the others when they are
-    full. inline_seconds: what is expected to take no longer is run on the event loop. delay: seconds for which a batch
-    that is not full waits for more."""
+    full. serial: they wait for each other all the same, as on a GPU. inline_seconds: what is expected to take no longer
+    is run on the event loop. delay: seconds for which a batch that is not full waits for more."""
 
     batch_rows: int
     queue_rows: int
     queue_bytes: int
     runners: int = 1
     greedy: int = 2**30
+    serial: bool = False
     inline_seconds: float = 0.0
     delay: float = 0.0
 
@@ -172,7 +173,8 @@ class Batcher:
             under_way = self._limits.runners - self._free
             self._free -= 1
             self._idle.clear()
-            if self._costs.expect(sum(map(len, batch))) <= self._limits.inline_seconds:
+            alone = not (self._limits.serial and under_way)
+            if alone and self._costs.expect(sum(map(len, batch))) <= self._limits.inline_seconds:
                 self._finish(*self._work(batch))
                 self._arrivals.begun(len(batch))
                 return

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     device: Annotated[
         str,
         Field(
-            pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+            pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
             description="where models run: auto, cpu, cuda or cuda:N, the GPU with this number; cuda refuses to start "
             "without one, auto falls back to the CPU",
         ),

@@ -13,6 +13,10 @@ from service.errors import OutOfMemory
 # long behind somebody else's rows.
 _BATCH_SECONDS = 4e-3
 _REPETITIONS = 3
+# Twice the rows are as good as free when they take less than so many times as long: then time is no reason to stop.
+_FREE = 1.5
+# Models so slow are not measured any longer to find that out.
+_SLOW_SECONDS = 10 * _BATCH_SECONDS
 # A size is worth having when a batch takes so much less than one of the next larger size.
 _WORTH = 0.25
 
@@ -28,12 +32,12 @@ class Costs:
 
     @classmethod
     def measure(cls, run: Callable[[int], object], max_rows: int) -> Costs:
-        """run(n) runs n rows. Sizes are doubled until a batch takes long enough, is the largest there can be, or does
-        not fit into memory. Raises OutOfMemory when a single row does not."""
+        """run(n) runs n rows. Sizes are doubled until a batch takes long enough for its rows, is the largest there can
+        be, or does not fit into memory. Raises OutOfMemory when a single row does not."""
         rows: list[int] = []
         seconds: list[float] = []
         size = 1
-        while size not in rows and (not seconds or seconds[-1] < _BATCH_SECONDS):
+        while size not in rows and _worth_more(seconds):
             try:
                 seconds.append(min(_timed(run, size) for _ in range(_REPETITIONS)))
             except OutOfMemory:
@@ -45,9 +49,10 @@ class Costs:
         return cls(tuple(rows), tuple(seconds))
 
     def few(self) -> Costs:
-        """The sizes to pad to: the largest, and each smaller one that is worth having."""
-        rows, seconds = [self.rows[-1]], [self.seconds[-1]]
-        for size, took in zip(self.rows[-2::-1], self.seconds[-2::-1], strict=True):
+        """The sizes to pad to: the largest of a batch, and each smaller one that is worth having."""
+        last = self.rows.index(self.batch_rows)
+        rows, seconds = [self.rows[last]], [self.seconds[last]]
+        for size, took in zip(self.rows[:last][::-1], self.seconds[:last][::-1], strict=True):
             if took <= (1 - _WORTH) * seconds[-1]:
                 rows.append(size)
                 seconds.append(took)
@@ -56,7 +61,12 @@ class Costs:
     @property
     def batch_rows(self) -> int:
         """So many rows should be run together at most."""
-        return self.rows_in(_BATCH_SECONDS)
+        if self.padded:
+            return self.rows[-1]
+        most = 0
+        while most + 1 < len(self.rows) and (self.seconds[most + 1] < max(_BATCH_SECONDS, _FREE * self.seconds[most])):
+            most += 1
+        return self.rows[most]
 
     def rows_in(self, seconds: float) -> int:
         """The largest measured size that takes less; at least one row."""
@@ -75,6 +85,13 @@ class Costs:
             return self.seconds[place]
         (low, high), (fast, slow) = self.rows[place - 1 : place + 1], self.seconds[place - 1 : place + 1]
         return fast + (slow - fast) * (rows - low) / (high - low)
+
+
+def _worth_more(seconds: list[float]) -> bool:
+    """Whether, after sizes that took so long, a larger one may still be good for a batch."""
+    if len(seconds) < 2:
+        return not seconds or seconds[0] < _SLOW_SECONDS
+    return seconds[-1] < max(_BATCH_SECONDS, _FREE * seconds[-2])
 
 
 def _timed(run: Callable[[int], object], rows: int) -> float:

@@ -6,11 +6,11 @@ call then waits for it as long as for the GPU. Here only calls that wait for the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import math
 import os
-import signal
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from functools import cache, partial
@@ -46,7 +46,8 @@ def _runtime() -> _Runtime:
 
 
 def _check(error: int) -> None:
-    """Raises OutOfMemory, RuntimeError. A GPU that is lost ends the server: another process may have it back."""
+    """Raises OutOfMemory, RuntimeError. A GPU that is lost ends the process, to be started anew: its callers' calls are
+    better unavailable, and tried elsewhere, than failures."""
     if error == _SUCCESS:
         return
     _runtime().slow.cudaGetLastError()  # it is told once
@@ -55,7 +56,7 @@ def _check(error: int) -> None:
     name = _runtime().slow.cudaGetErrorName(error).decode()
     if error in _LOST:
         log.critical("the GPU fails every call from now on (%s): the server ends", name)
-        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(1)
     raise RuntimeError(f"CUDA: {name}")
 
 
@@ -111,9 +112,11 @@ class Stream:
             runtime.slow.cudaGetLastError()
             raise RuntimeError(str(error)) from error
         _check(runtime.slow.cudaStreamEndCapture(self._handle, byref(graph)))
-        _check(runtime.slow.cudaGraphInstantiate(byref(ready), graph, c_ulonglong(0)))
-        self._memory.owns("cudaGraphExecDestroy", ready)
-        _check(runtime.slow.cudaGraphDestroy(graph))
+        try:
+            _check(runtime.slow.cudaGraphInstantiate(byref(ready), graph, c_ulonglong(0)))
+            self._memory.owns("cudaGraphExecDestroy", ready)
+        finally:
+            runtime.slow.cudaGraphDestroy(graph)
         return lambda: _check(runtime.quick.cudaGraphLaunch(ready, self._handle))
 
 
@@ -168,6 +171,7 @@ class Cuda:
         return total.value - free.value
 
     def close(self) -> None:
-        self.enter()
+        with contextlib.suppress(RuntimeError):
+            self.enter()
         while self._owned:
             self._owned.pop()()

@@ -6,7 +6,7 @@ ServiceError
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
 ├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
-├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for a single row of these
+├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for these rows, not even one by one
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
 ├ ShuttingDown        UNAVAILABLE         SHUTTING_DOWN
 └ InferenceFailed     INTERNAL            INFERENCE_FAILED; the cause is in the log, under the id of the message

@@ -57,7 +57,7 @@ class Host:
         self._buffers: dict[int, np.ndarray] = {}
 
     def allocate(self, size: int) -> int:
-        buffer = np.zeros(size, np.uint8)
+        buffer = np.full(size, 0xFF, np.uint8)  # NaN: as little to rely on as what a GPU gives
         self._buffers[buffer.ctypes.data] = buffer
         return buffer.ctypes.data
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -125,7 +126,6 @@ class Slot:
             name: memory.allocate(most * math.prod(shape) * _FLOAT) for name, shape in self._shapes.items()
         }
         self._rows = memory.pinned((most, *self._shapes[self._input]))
-        self._rows[:] = 0
         # Outputs of one number a row come with every batch, the others when they are asked for.
         self._numbers = {name: memory.pinned((most,)) for name in session.outputs if not self._shapes[name]}
         self._uploaded, self._begun = memory.event(brief=True), memory.event(brief=True)
@@ -147,12 +147,13 @@ class Slot:
     def prepare(self, size: int, rows: np.ndarray) -> bool:
         """Run and record batches of a size. Returns whether the recorded work does what the session did with these
         rows; otherwise the session is run each time. Raises OutOfMemory."""
-        compute = self._instance.session.bound(size, self._addresses)
+        stream, addresses, numbers = self._instance.stream, self._addresses, self._numbers
+        compute = self._instance.session.bound(size, addresses)
 
-        def run() -> None:
+        def run() -> None:  # without the slot, which would keep itself and its session alive
             compute()
-            for name, values in self._numbers.items():
-                self._instance.stream.download(values[:size], self._addresses[name])
+            for name, values in numbers.items():
+                stream.download(values[:size], addresses[name])
 
         self._work[size] = run
         tried = rows[:_TRIED]
@@ -245,15 +246,21 @@ class Lanes:
 
     def _open(self, open_session: OpenSession, memory: Memory, rows: np.ndarray, instances: int, slots: int) -> None:
         self._memory, before = memory, memory.used()
-        sizes = self.costs.rows
         try:
-            opened = [Instance(open_session, memory.stream()) for _ in range(min(instances, slots))]
-            self._slots = [Slot(opened[i % len(opened)], memory, sizes[-1]) for i in range(slots)]
-            # Smaller ones fit into the memory of the largest.
-            prepared = [slot.prepare(size, rows) for size in reversed(sizes) for slot in self._slots]
-        except OutOfMemory:
+            self._prepare(open_session, rows, instances, slots)
+        except BaseException as error:
+            # What its frames hold of sessions goes before their memory does.
+            traceback.clear_frames(error.__traceback__)
             self.close()
             raise
+        self.memory_bytes = memory.used() - before
+
+    def _prepare(self, open_session: OpenSession, rows: np.ndarray, instances: int, slots: int) -> None:
+        memory, sizes = self._memory, self.costs.rows
+        opened = [Instance(open_session, memory.stream()) for _ in range(min(instances, slots))]
+        self._slots = [Slot(opened[i % len(opened)], memory, sizes[-1]) for i in range(slots)]
+        # Smaller ones fit into the memory of the largest.
+        prepared = [slot.prepare(size, rows) for size in reversed(sizes) for slot in self._slots]
         self.recorded = all(prepared)
         if opened[0].mixed:
             log.warning("some nodes are not run on the GPU: %s", dict(opened[0].placement[PROVIDERS[CPU]]))
@@ -261,7 +268,6 @@ class Lanes:
             slot.expect(self.costs)
             self._free.put(slot)
         self.nodes = {provider: sum(kinds.values()) for provider, kinds in opened[0].placement.items()}
-        self.memory_bytes = memory.used() - before
 
     @property
     def busy_seconds(self) -> float:
@@ -301,5 +307,8 @@ def _measured(open_session: OpenSession, memory: Memory, rows: np.ndarray, most:
 
     try:
         return measured()  # and its session is closed before its memory is
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         memory.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 from service.start import StartError
+
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 @contextlib.contextmanager
@@ -18,10 +21,20 @@ def shared(host: str, port: int) -> Iterator[int]:
     """
     with contextlib.ExitStack() as kept:
         try:
+            missing: OSError | None = None
+            keeps = False
             for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                # Of a name with several addresses, all on the same port.
-                keeper = kept.enter_context(_keep(family, (address[0], port, *address[2:])))
-                port = keeper.getsockname()[1]
+                # Of a name with several addresses, all on the same port; but for those that are not this machine's.
+                try:
+                    keeper = kept.enter_context(_keep(family, (address[0], port, *address[2:])))
+                except OSError as error:
+                    if error.errno not in _NOT_HERE:
+                        raise
+                    missing = error
+                else:
+                    port, keeps = keeper.getsockname()[1], True
+            if missing and not keeps:
+                raise missing
         except (OSError, UnicodeError) as error:
             raise StartError(f"--grpc-port {port} on {host}: {getattr(error, 'strerror', None) or error}") from None
         yield port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,12 +48,15 @@ class Opener:
         """
         golden = artefact.manifest.golden
         rows = {INPUT: golden.input.unpack(), **{name: answer.unpack() for name, answer in golden.outputs.items()}}
-        return {
-            file: self._open(file, artefact.files[file], artefact.manifest, rows[input_name])
-            for file, (input_name, _) in GRAPHS.items()
-        }
+        with ExitStack() as refused:  # where one graph is, the others give their memory back
+            graphs = {
+                file: self._open(file, artefact.files[file], artefact.manifest, rows[input_name], refused)
+                for file, (input_name, _) in GRAPHS.items()
+            }
+            refused.pop_all()
+            return graphs
 
-    def _open(self, file: str, graph: bytes, manifest: Manifest, rows: np.ndarray) -> Proven:
+    def _open(self, file: str, graph: bytes, manifest: Manifest, rows: np.ndarray, refused: ExitStack) -> Proven:
         def session(stream: int = 0) -> Session:
             opened = Session(graph, self.device, self.options, stream)
             _check_io(file, opened, manifest)
@@ -65,6 +69,7 @@ class Opener:
             proven = Proven(run, Costs.measure(lambda size: run(many[:size], outputs), self.batch_rows))
         else:
             lanes = Lanes(session, self.memory, rows, most=self.batch_rows, instances=self.instances, slots=self.slots)
+            refused.callback(lanes.close)
             proven = Proven(lanes.run, lanes.costs, lanes)
         _check_golden(file, proven.run, manifest, rows, tf32=self.options.tf32)
         return proven

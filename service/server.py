@@ -91,6 +91,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
             queue_bytes=settings.max_queue_bytes,
             runners=runners,
             greedy=runners if device.kind == devices.CPU else GREEDY,
+            serial=device.kind != devices.CPU,
             inline_seconds=_INLINE_SECONDS,
             delay=settings.batch_delay_ms / 1e3,
         ),

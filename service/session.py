@@ -24,7 +24,14 @@ ort.set_default_logger_severity(4)  # our log has its own lines
 # A new execution provider is one entry here, beside its options.
 PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
 # What onnxruntime says, with one exception class for everything, when an allocation failed.
-_NO_MEMORY = ("Failed to allocate memory", "Available memory of", "out of memory", "bad allocation", "bad_alloc")
+_NO_MEMORY = (
+    "Failed to allocate memory",
+    "Available memory of",
+    "out of memory",
+    "bad allocation",
+    "bad_alloc",
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+)
 
 
 @dataclass(frozen=True)

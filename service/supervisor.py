@@ -10,6 +10,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from functools import partial
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -100,7 +101,7 @@ class _Supervisor:
         """For how many seconds a process has served, and how it ended. Raises StartError when it never did."""
         process = await worker.start()
         if self._stopping.is_set():  # it was not there yet to be told
-            process.send_signal(signal.SIGINT)
+            worker.send(signal.SIGINT)
         self._processes.ports[worker.number] = await worker.served()
         log.info("process serves", process=worker.number, pid=process.pid)
         began = asyncio.get_running_loop().time()
@@ -146,7 +147,11 @@ class _Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(self._settings)
-        said = json.loads(await process.stdout.readline() or "{}")
+        said: dict[str, Any] = {}
+        while not said and (line := await process.stdout.readline()):
+            with contextlib.suppress(ValueError):  # what others print before it can speak
+                found = json.loads(line)
+                said = found if isinstance(found, dict) else {}
         if "metrics_port" in said:
             return int(said["metrics_port"])
         how = _how(await process.wait())

@@ -59,7 +59,7 @@ def _fail(message: str) -> int:
 
 
 def _by_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return os.environ.keys() >= {"TORCHELASTIC_RUN_ID", "RANK"}  # before torch is loaded
 
 
 def _leads() -> bool:

@@ -134,7 +134,7 @@ class FitConfig(BaseModel):
     device: Annotated[
         str,
         Field(
-            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
             description="where to train: auto (a GPU where there is one), cpu, cuda or cuda:N",
         ),
     ] = "auto"
@@ -178,7 +178,7 @@ def check_same(config: FitConfig, settings: Mapping[str, Any], whose: str) -> No
     """Raises ConfigError when one of `settings` differs from `config`: a resumed run continues as it began, but for
     where."""
     given = validated(FitConfig, {**config.model_dump(), **settings}, "setting")
-    for key in settings.keys() - {"device"}:
+    for key in sorted(settings.keys() - {"device"}):
         if getattr(given, key) != getattr(config, key):
             asked, began = getattr(given, key), getattr(config, key)
             raise ConfigError(f"setting {key!r}: {asked!r} is not what {whose} began with ({began!r})")

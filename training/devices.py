@@ -19,7 +19,8 @@ def chosen(asked: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError(f"--device {asked}: torch {torch.__version__} has no GPU here: use --device cpu")
-    index = torch.device("cuda" if asked == "auto" else asked).index
+    _, _, number = asked.partition(":")
+    index = int(number) if number else None
     if index is not None and parallel.size() > 1:
         raise ConfigError(f"--device {asked}: each of torchrun's processes takes a GPU of its own: use --device cuda")
     index = parallel.local_rank() if index is None else index

@@ -37,8 +37,12 @@ _joined = False
 _share: Share | None = None
 
 
+def by_torchrun() -> bool:
+    return os.environ.keys() >= {"TORCHELASTIC_RUN_ID", "RANK"}
+
+
 def _launched(variable: str, otherwise: int) -> int:
-    return int(os.environ[variable]) if "TORCHELASTIC_RUN_ID" in os.environ else otherwise
+    return int(os.environ[variable]) if by_torchrun() else otherwise
 
 
 def size() -> int:

@@ -83,13 +83,19 @@ class Training:
         return self.epoch >= self._epochs or self.epoch - self.best_epoch >= self.config.patience
 
     def run(self, rows: Tensor, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
-        """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError."""
+        """Train to the end. rows, early_stop: float32 [n, *row_shape] in scaled units. Raises DivergedError, and
+        TrainingError when a GPU has too little memory."""
         with (
             devices.current(self.device),
             mixed_precision.products(self.config.precision, self.device),
             compilation.explained(self.config.compile),
         ):
-            self._run(Rows(rows, self.device), early_stop.to(self.device), after_epoch)
+            try:
+                self._run(Rows(rows, self.device), early_stop.to(self.device), after_epoch)
+            except torch.OutOfMemoryError:
+                raise TrainingError(
+                    f"{self.device} has too little memory: try a smaller --batch-size, or --device cpu"
+                ) from None
 
     def _run(self, rows: Rows, early_stop: Tensor, after_epoch: Callable[[EpochRecord], None]) -> None:
         if self.epoch == 0:

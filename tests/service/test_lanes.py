@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hourglass.contract.manifest import MODEL
+from hourglass.contract import layout
+from hourglass.contract.manifest import DECODER, GRAPHS, MODEL
 from service import host
 from service.devices import CPU, Device
 from service.errors import OutOfMemory
 from service.host import Host
 from service.lanes import Lanes
+from service.proving import Opener
 from service.session import Options, Session
+from tests import artefacts
 from tests.artefacts import Linear
 
 WIDTH = 4
@@ -223,6 +229,80 @@ def test_without_memory_for_a_row_there_is_an_error_and_nothing_is_kept() -> Non
     with pytest.raises(OutOfMemory):
         opened(memory)
     assert all(small.used() == 0 for small in made)
+
+
+class Counted(Session):
+    alive = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        Counted.alive += 1
+
+    def __del__(self) -> None:
+        Counted.alive -= 1
+
+
+class Watched(Host):
+    """Sees how many sessions are alive when its memory is given back."""
+
+    alive: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        Watched.alive.append(Counted.alive)
+        super().close()
+
+
+def test_sessions_are_gone_before_their_memory_is() -> None:
+    """Without the collector: a session that works in a stream which is gone is undefined behaviour on a GPU."""
+    gc.disable()
+    try:
+        Counted.alive, Watched.alive = 0, []
+        lanes = opened(Watched, lambda _stream: Counted(GRAPH, Device(CPU), Options()))
+        assert Watched.alive == [0]  # of the one that measured
+        assert Counted.alive == 2
+        lanes.close()
+        assert Watched.alive == [0, 0]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("CUDA: illegal"), OutOfMemory("full")])
+def test_what_fails_while_it_is_opened_leaves_nothing(fault: Exception) -> None:
+    class Failing(Counted):
+        def bound(self, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+            raise fault
+
+    Counted.alive, Watched.alive = 0, []
+    gc.disable()
+    try:
+        with pytest.raises(type(fault)):
+            opened(Watched, lambda _stream: Failing(GRAPH, Device(CPU), Options()))
+        assert Watched.alive
+        assert not any(Watched.alive)
+    finally:
+        gc.enable()
+
+
+def test_a_refused_graph_takes_those_that_were_opened_with_it(tmp_path: Path) -> None:
+    """The decoder is the last of the three: its golden rows differ."""
+    artefacts.publish(tmp_path, "line")
+    artefact = layout.read(tmp_path, "line", 1, tuple(GRAPHS))
+    made: list[Host] = []
+
+    def memory() -> Host:
+        made.append(Host())
+        return made[-1]
+
+    opener = Opener(Device(CPU), Options(), 8, memory, instances=1, slots=2)
+    proven = opener.open(artefact)
+    assert any(memory.used() for memory in made)
+    for graph in proven.values():
+        assert graph.lanes
+        graph.lanes.close()
+    files = {**artefact.files, DECODER: artefacts.Linear.random(seed=9).graphs()[DECODER]}
+    with pytest.raises(layout.ArtefactError, match="golden rows"):
+        opener.open(replace(artefact, files=files))
+    assert not any(memory.used() for memory in made)
 
 
 def test_closed_it_gives_its_memory_back() -> None:
