@@ -21,6 +21,7 @@ class Request:
     outputs: Sequence[str]
     deadline: float
     answer: asyncio.Future[Answer]
+    urgent: bool = False  # ahead of those that are not
     queued_at: float = field(default_factory=time.perf_counter)
     cut: int = 0  # of the rows, so many are in a batch, or were
     # Of a request that is run in several batches: the answers so far, by the place of their first row.

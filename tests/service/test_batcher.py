@@ -25,6 +25,7 @@ class Recorder:
         self.batches: list[int] = []
         self.waits: list[float] = []
         self.rejections: list[str] = []
+        self.ends: list[type[BaseException] | None] = []
         self.rows: list[np.ndarray] = []
 
     def answered(self, rows: np.ndarray, answer: dict[str, np.ndarray]) -> None:
@@ -37,6 +38,9 @@ class Recorder:
 
     def rejected(self, reason: str) -> None:
         self.rejections.append(reason)
+
+    def ended(self, failed: type[BaseException] | None, seconds: float) -> None:
+        self.ends.append(failed)
 
 
 class Gate:
