@@ -180,25 +180,30 @@ def _check_repository(name: str) -> None:
 
 def _wanted(request: pb.ModelInferRequest | wire.LargeRequest, model: LiveModel, options: Options) -> tuple[str, ...]:
     """The outputs to answer, in order. Raises InvalidInput where the model has not all of them."""
-    known = (*open_models.outputs(model.manifest), *(TOP if options.top_features else ()))
+    known = open_models.names(bool(model.manifest.prior), options.top_features > 0)
     if not request.outputs:
         return known
+    wanted = []
     for output in request.outputs:
-        name = output.name[:64]
-        if output.name in TOP and not options.top_features:
-            problem = f"output {name!r} needs the parameter top_features: of how many features"
-        elif output.name not in known:
-            problem = f"{model.name!r} has no output {name!r}, but {', '.join(known)}"
-        else:
-            for parameter in output.parameters:
-                open_parameters.ignore(
-                    parameter,
-                    f"parameter {parameter[:64]!r} of output {name!r}: there is none here, nor classification or "
-                    "shared memory",
-                )
-            continue
-        raise InvalidInput(problem, reason="BAD_OUTPUT", field="outputs")
-    return tuple(output.name for output in request.outputs)
+        name = output.name
+        if name not in known:
+            raise _no_output(name, model.name, known)
+        wanted.append(name)
+        for parameter in output.parameters:
+            open_parameters.ignore(
+                parameter,
+                f"parameter {parameter[:64]!r} of output {name!r}: there is none here, nor classification or shared "
+                "memory",
+            )
+    return tuple(wanted)
+
+
+def _no_output(name: str, model: str, known: Sequence[str]) -> InvalidInput:
+    if name in TOP:
+        problem = f"output {name!r} needs the parameter top_features: of how many features"
+    else:
+        problem = f"{model!r} has no output {name[:64]!r}, but {', '.join(known)}"
+    return InvalidInput(problem, reason="BAD_OUTPUT", field="outputs")
 
 
 def _work_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from hourglass.contract.manifest import (
     CLIPPED,
@@ -37,20 +38,20 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
 
 def outputs(manifest: Manifest) -> dict[str, tuple[str, list[int]]]:
     """What a model answers by default, in order: kind of its numbers, and shape of one row's."""
-    size, row = [manifest.embedding_size], manifest.row_shape
-    every: dict[str, tuple[str, list[int]]] = {
-        EMBEDDING: ("f", size),
-        RECONSTRUCTION: ("f", row),
-        SCORE: ("f", []),
-        RECONSTRUCTION_ERROR: ("f", []),
-        P_VALUE: ("f", []),
-        IS_ANOMALY: ("b", []),
-        FEATURE_ERROR: ("f", row),
-    }
-    return {**every, EMBEDDING_STDDEV: ("f", size)} if manifest.prior else every
+    shapes = {**manifest.output_shapes(), P_VALUE: [], IS_ANOMALY: []}
+    kinds = {IS_ANOMALY: "b"}
+    return {name: (kinds.get(name, "f"), shapes[name]) for name in names(bool(manifest.prior), False)}
 
 
-def needs(wanted: Sequence[str]) -> tuple[str, ...]:
+@lru_cache
+def names(prior: bool, top_features: bool) -> tuple[str, ...]:
+    """Every output that may be asked for, in order."""
+    every = (EMBEDDING, RECONSTRUCTION, SCORE, RECONSTRUCTION_ERROR, P_VALUE, IS_ANOMALY, FEATURE_ERROR)
+    return (*every, *((EMBEDDING_STDDEV,) if prior else ()), *(TOP if top_features else ()))
+
+
+@lru_cache(maxsize=1024)  # the callers' orders
+def needs(wanted: tuple[str, ...]) -> tuple[str, ...]:
     """What has to be run for these outputs, and no more."""
     return tuple(dict.fromkeys(need for name in wanted for need in _NEEDS.get(name, (name,))))
 

@@ -200,17 +200,21 @@ def answer(
     if request_id:
         encoded = request_id.encode()
         parts += (wire.start(_ANSWER["id"], len(encoded)), encoded)
-    parts += [_described(name, values.dtype.kind, values.shape) for name, values in outputs]
-    for _, values in outputs:
-        data = np.ascontiguousarray(values, dtype=wire.TYPES[values.dtype.kind][1])
-        parts += (wire.start(_ANSWER["raw_output_contents"], data.nbytes), data)
-    return b"".join(parts)
+    contents: list[Any] = []
+    for name, values in outputs:
+        kind = values.dtype.kind
+        described, start = _described(name, kind, values.shape)
+        parts.append(described)
+        contents += (start, np.ascontiguousarray(values, dtype=wire.TYPES[kind][1]))
+    return b"".join(parts + contents)
 
 
 @lru_cache(maxsize=1024)  # shapes are the callers'
-def _described(name: str, kind: str, shape: tuple[int, ...]) -> bytes:
+def _described(name: str, kind: str, shape: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """The tensor without its contents, and what comes before these."""
     tensor = pb.ModelInferResponse.InferOutputTensor(name=name, datatype=DATATYPES[kind][0], shape=shape)
-    return wire.message(_ANSWER["outputs"], tensor)
+    size = prod(shape) * wire.TYPES[kind][1].itemsize
+    return wire.message(_ANSWER["outputs"], tensor), wire.start(_ANSWER["raw_output_contents"], size)
 
 
 def _typed(name: str, values: np.ndarray) -> pb.ModelInferResponse.InferOutputTensor:

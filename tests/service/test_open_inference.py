@@ -282,11 +282,11 @@ def test_a_parameter_without_a_value_is_refused() -> None:
 
 def test_no_more_is_run_than_is_asked_for() -> None:
     needs = open_models.needs
-    assert needs(["embedding"]) == ("embedding",)
-    assert needs(["score", "reconstruction"]) == ("score", "reconstruction")
-    assert needs(["p_value"]) == ("score", "p_value")
-    assert needs(["is_anomaly", "score"]) == ("score", "clipped", "missing", "unknown")
-    assert needs(["top_share", "top_feature"]) == ("feature_error", "reconstruction")
+    assert needs(("embedding",)) == ("embedding",)
+    assert needs(("score", "reconstruction")) == ("score", "reconstruction")
+    assert needs(("p_value",)) == ("score", "p_value")
+    assert needs(("is_anomaly", "score")) == ("score", "clipped", "missing", "unknown")
+    assert needs(("top_share", "top_feature")) == ("feature_error", "reconstruction")
 
 
 def test_an_embedding_of_length_zero_stays_zero() -> None:
