@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import numpy as np
@@ -17,11 +15,10 @@ from hourglass.contract.schema import listed
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
 from service import explanation, scoring, table, tensors, verdicts, wire
+from service.aside import FEW_NUMBERS, aside
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput
 from service.scoring import MISSING, P_VALUE, UNKNOWN
-
-T = TypeVar("T")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
 
@@ -35,8 +32,6 @@ _SCORE = wire.fields(pb.ScoreResponse)
 _DECODE = wire.fields(pb.DecodeResponse)
 _GENERATE = wire.fields(pb.GenerateResponse)
 _SCORED = (SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING, UNKNOWN)
-# Rows whose features take a thread longer to hand over than to rank, and tables that others would notice on the loop.
-_FEW_NUMBERS = 4_096
 
 
 class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
@@ -74,8 +69,8 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
             fields.append((_SCORE["feature_errors"], answer[FEATURE_ERROR]))
         rest = _thresholds(verdict.threshold, verdict.false_alarm_rate)
         if k:
-            few = rows.size <= _FEW_NUMBERS
-            top = await _aside(few, explanation.top_features, rows, answer[FEATURE_ERROR], answer[RECONSTRUCTION], k)
+            few = rows.size <= FEW_NUMBERS
+            top = await aside(few, explanation.top_features, rows, answer[FEATURE_ERROR], answer[RECONSTRUCTION], k)
             rest += wire.message(_SCORE["top_features"], _top_features(top))
         return wire.answer(_signature(model), fields, rest)
 
@@ -129,13 +124,8 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
                 reason="NO_SCHEMA",
                 field="table",
             )
-        few = request.ByteSize() <= 4 * _FEW_NUMBERS
-        return await _aside(few, table.decode, request.table, manifest.row_schema, most, manifest.takes_missing)
-
-
-async def _aside(few: bool, function: Callable[..., T], *arguments: Any) -> T:
-    """In a thread, unless that takes longer to begin than the work: other calls would wait for the event loop."""
-    return function(*arguments) if few else await asyncio.to_thread(function, *arguments)
+        few = request.ByteSize() <= 4 * FEW_NUMBERS
+        return await aside(few, table.decode, request.table, manifest.row_schema, most, manifest.takes_missing)
 
 
 def _version(model: LiveModel) -> pb.ModelVersion:

@@ -15,6 +15,7 @@ import numpy as np
 
 from hourglass.contract.manifest import EMBEDDING, FEATURE_ERROR, RECONSTRUCTION, SCORE
 from service import explanation, open_models, open_parameters, open_tensors, scoring, verdicts, wire
+from service.aside import FEW_NUMBERS, aside
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput, ModelNotFound, NotOffered
 from service.index import READY, Repository
@@ -68,15 +69,16 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         options = open_parameters.read(request.parameters)
         rule = verdicts.at_rate(options.false_alarm_rate, manifest.calibration)
         wanted = _wanted(request, model, options)
-        rows = open_tensors.decode(request, manifest, self._max_rows)
+        quick = open_tensors.is_quick(request)
+        rows = await aside(quick, open_tensors.decode, request, manifest, self._max_rows)
         timeout = _sooner(options.timeout, context.time_remaining())
         answer = await model.infer(rows, open_models.needs(wanted), timeout, urgent=options.urgent)
-        _work_out(answer, wanted, rows, options, rule, model)
+        await _work_out(answer, wanted, rows, options, rule, model)
         version = _signed(
             model.name, model.version, manifest.embedding_space_id, rule if IS_ANOMALY in wanted else None
         )
-        outputs = [(name, answer[name]) for name in wanted]
-        return open_tensors.answer(version, request.id, outputs, raw=open_tensors.is_raw(request))
+        outputs, raw = [(name, answer[name]) for name in wanted], open_tensors.is_raw(request)
+        return await aside(raw or quick, open_tensors.answer, version, request.id, outputs, raw)
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: grpc.aio.ServicerContext
@@ -183,10 +185,10 @@ def _wanted(request: pb.ModelInferRequest | wire.LargeRequest, model: LiveModel,
     known = open_models.names(bool(model.manifest.prior), options.top_features > 0)
     if not request.outputs:
         return known
-    wanted = []
+    wanted: list[str] = []
     for output in request.outputs:
         name = output.name
-        if name not in known:
+        if name not in known or name in wanted:  # twice would let a short request have an answer without end
             raise _no_output(name, model.name, known)
         wanted.append(name)
         for parameter in output.parameters:
@@ -199,14 +201,16 @@ def _wanted(request: pb.ModelInferRequest | wire.LargeRequest, model: LiveModel,
 
 
 def _no_output(name: str, model: str, known: Sequence[str]) -> InvalidInput:
-    if name in TOP:
+    if name in known:
+        problem = f"output {name!r} is requested twice"
+    elif name in TOP:
         problem = f"output {name!r} needs the parameter top_features: of how many features"
     else:
         problem = f"{model!r} has no output {name[:64]!r}, but {', '.join(known)}"
     return InvalidInput(problem, reason="BAD_OUTPUT", field="outputs")
 
 
-def _work_out(
+async def _work_out(
     answer: Answer, wanted: Sequence[str], rows: np.ndarray, options: Options, rule: Rule, model: LiveModel
 ) -> None:
     """What is asked for and not the graph's: added to its answer."""
@@ -217,7 +221,8 @@ def _work_out(
         answer[EMBEDDING] = _of_length_one(answer[EMBEDDING])
     if not TOP.keys().isdisjoint(wanted):
         k = options.top_features
-        top = explanation.top_features(rows, answer[FEATURE_ERROR], answer[RECONSTRUCTION], k)
+        errors, expected = answer[FEATURE_ERROR], answer[RECONSTRUCTION]
+        top = await aside(rows.size <= FEW_NUMBERS, explanation.top_features, rows, errors, expected, k)
         answer.update({output: getattr(top, name) for output, name in TOP.items()})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from hourglass.contract.manifest import INPUT, Manifest
 from service import tensors, wire
+from service.aside import FEW_NUMBERS
 from service.errors import InvalidInput
 from service.oip import open_inference_pb2 as pb
 from service.open_parameters import ignore
@@ -59,6 +60,13 @@ _WIDE = np.dtype("i8")
 
 def is_raw(request: pb.ModelInferRequest | wire.LargeRequest) -> bool:
     return isinstance(request, wire.LargeRequest) or bool(request.raw_input_contents)
+
+
+def is_quick(request: pb.ModelInferRequest | wire.LargeRequest) -> bool:
+    """Whether nobody would notice on the event loop how long it takes to read the numbers, and to answer typed ones."""
+    if is_raw(request) and all(tensor.datatype == "FP32" for tensor in request.inputs[:1]):
+        return True
+    return not isinstance(request, wire.LargeRequest) and request.ByteSize() <= 4 * FEW_NUMBERS
 
 
 def decode(request: pb.ModelInferRequest | wire.LargeRequest, manifest: Manifest, max_rows: int) -> np.ndarray:
@@ -187,7 +195,7 @@ def _refuse_where(bad: np.ndarray, numbers: np.ndarray, why: str) -> None:
 
 
 def answer(
-    version: bytes, request_id: str, outputs: Sequence[tuple[str, np.ndarray]], *, raw: bool
+    version: bytes, request_id: str, outputs: Sequence[tuple[str, np.ndarray]], raw: bool
 ) -> pb.ModelInferResponse | bytes:
     """version: fields of the response that say whose it is, serialised. outputs: float, int or bool arrays, answered as
     FP32, INT32 and BOOL: raw as bytes without messages, which would copy them thrice."""

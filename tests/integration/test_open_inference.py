@@ -168,10 +168,13 @@ def test_options_are_parameters(running: Running) -> None:
     assert list(values(named)) == ["top_share"]
 
 
-def test_half_precision_is_answered_in_float32(running: Running) -> None:
-    x = rows(3).astype("<f2")
-    found = values(running.oip.ModelInfer(request("line", x, datatype="FP16")))
-    np.testing.assert_allclose(found["score"], NEW.answers(x.astype("f4"))["score"], rtol=1e-4)
+@pytest.mark.parametrize(("name", "width", "n", "model"), [("line", 4, 3, NEW), ("wide", 256, 500, WIDE)])
+def test_half_precision_is_answered_in_float32(
+    running: Running, name: str, width: int, n: int, model: artefacts.Linear
+) -> None:
+    x = rows(n, width).astype("<f2")
+    found = values(running.oip.ModelInfer(request(name, x, datatype="FP16")))
+    np.testing.assert_allclose(found["score"], model.answers(x.astype("f4"))["score"], rtol=1e-3)
 
 
 def test_versions(running: Running) -> None:
@@ -195,6 +198,7 @@ def test_refusals_have_the_codes_and_details_of_the_native_api(running: Running)
     bad = x.copy()
     bad[1, 2] = np.inf
     rate = {"false_alarm_rate": pb.InferParameter(double_param=1e-9)}
+    none = {"false_alarm_rate": pb.InferParameter(double_param=float("nan"))}
     negative = {"top_features": pb.InferParameter(int64_param=-1)}
     soon = {"timeout": pb.InferParameter(int64_param=1)}
     cases = [
@@ -206,9 +210,11 @@ def test_refusals_have_the_codes_and_details_of_the_native_api(running: Running)
         (infer(running, "line", rows(1025)), invalid, "TOO_MANY_ROWS"),
         (infer(running, "line", bad), invalid, "NON_FINITE"),
         (infer(running, "line", x, ["scores"]), invalid, "BAD_OUTPUT"),
+        (infer(running, "line", x, ["score", "score"]), invalid, "BAD_OUTPUT"),
         (infer(running, "line", x, ["embedding_stddev"]), invalid, "BAD_OUTPUT"),
         (infer(running, "line", x, ["top_feature"]), invalid, "BAD_OUTPUT"),
         (infer(running, "line", x, parameters=rate), invalid, "BAD_FALSE_ALARM_RATE"),
+        (infer(running, "line", x, parameters=none), invalid, "BAD_FALSE_ALARM_RATE"),
         (infer(running, "line", x, parameters=negative), invalid, "BAD_TOP_FEATURES"),
         (infer(running, "line", x, parameters=soon), grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -220,7 +221,7 @@ answers = st.sampled_from(["<f4", "<i4", "?"]).flatmap(
 def test_an_answer_is_the_message_it_says_it_is(request_id: str, values: list[np.ndarray], raw: bool) -> None:
     version = pb.ModelInferResponse(model_name="m", model_version="7").SerializeToString()
     outputs = [(f"output{i}", one) for i, one in enumerate(values)]
-    made = open_tensors.answer(version, request_id, outputs, raw=raw)
+    made = open_tensors.answer(version, request_id, outputs, raw)
     read = pb.ModelInferResponse.FromString(made) if isinstance(made, bytes) else made
     assert (read.model_name, read.model_version, read.id) == ("m", "7", request_id)
     assert [output.name for output in read.outputs] == [name for name, _ in outputs]
@@ -287,6 +288,41 @@ def test_no_more_is_run_than_is_asked_for() -> None:
     assert needs(("p_value",)) == ("score", "p_value")
     assert needs(("is_anomaly", "score")) == ("score", "clipped", "missing", "unknown")
     assert needs(("top_share", "top_feature")) == ("feature_error", "reconstruction")
+
+
+class Fake:
+    """A model that keeps what it was asked for."""
+
+    name, version, manifest = "m", 7, MANIFEST
+
+    async def infer(self, rows: np.ndarray, outputs: Any, timeout: float | None, *, urgent: bool) -> dict[str, Any]:
+        self.asked = (rows.shape, outputs, timeout, urgent)
+        return {name: np.zeros(len(rows), "<f4") for name in outputs}
+
+    def get(self, name: str, version: int) -> Fake:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "remaining", "timeout"),
+    [(None, None, None), (0, None, None), (2_000_000, None, 2.0), (None, 3.0, 3.0), (2_000_000, 1.0, 1.0)],
+)
+async def test_the_engine_is_asked_for_what_is_needed_by_the_sooner_deadline(
+    microseconds: int | None, remaining: float | None, timeout: float | None
+) -> None:
+    fake = Fake()
+    service = open_inference.OpenInference(
+        fake, None, {}, max_rows=MOST, delay=0.0, may_control=False, ready=lambda: True
+    )
+    made = request(np.ones((2, WIDTH), "<f4"), "FP32")
+    made.outputs.add(name="p_value")
+    for urgent in (False, True):
+        if microseconds is not None:
+            made.parameters["timeout"].int64_param = microseconds
+        if urgent:
+            made.parameters["priority"].uint64_param = 1
+        await service.ModelInfer(made, SimpleNamespace(time_remaining=lambda: remaining))
+        assert fake.asked == ((2, WIDTH), ("score", "p_value"), timeout, urgent)
 
 
 def test_an_embedding_of_length_zero_stays_zero() -> None:
