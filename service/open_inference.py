@@ -74,9 +74,9 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         timeout = _sooner(options.timeout, context.time_remaining())
         answer = await model.infer(rows, open_models.needs(wanted), timeout, urgent=options.urgent)
         await _work_out(answer, wanted, rows, options, rule, model)
-        version = _signed(
-            model.name, model.version, manifest.embedding_space_id, rule if IS_ANOMALY in wanted else None
-        )
+        version = _signed(model.name, model.version, manifest.embedding_space_id)
+        if IS_ANOMALY in wanted:
+            version += _thresholds(rule.threshold, rule.false_alarm_rate)
         outputs, raw = [(name, answer[name]) for name in wanted], open_tensors.is_raw(request)
         return await aside(raw or quick, open_tensors.answer, version, request.id, outputs, raw)
 
@@ -238,11 +238,16 @@ def _sooner(one: float | None, other: float | None) -> float | None:
 
 
 @lru_cache
-def _signed(name: str, version: int, space: str, rule: Rule | None) -> bytes:
-    """Whose answer it is, and what its verdicts stand for: fields of the response, serialised."""
+def _signed(name: str, version: int, space: str) -> bytes:
+    """Whose answer it is: fields of the response, serialised."""
     parameters = {"embedding_space_id": pb.InferParameter(string_param=space)}
-    if rule is not None:
-        parameters["threshold"] = pb.InferParameter(double_param=rule.threshold)
-        parameters["false_alarm_rate"] = pb.InferParameter(double_param=rule.false_alarm_rate)
     response = pb.ModelInferResponse(model_name=name, model_version=str(version), parameters=parameters)
     return response.SerializeToString()
+
+
+@lru_cache
+def _thresholds(threshold: float, false_alarm_rate: float) -> bytes:
+    """What its verdicts stand for."""
+    numbers = {"threshold": threshold, "false_alarm_rate": false_alarm_rate}
+    parameters = {name: pb.InferParameter(double_param=number) for name, number in numbers.items()}
+    return pb.ModelInferResponse(parameters=parameters).SerializeToString()

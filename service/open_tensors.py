@@ -64,9 +64,9 @@ def is_raw(request: pb.ModelInferRequest | wire.LargeRequest) -> bool:
 
 def is_quick(request: pb.ModelInferRequest | wire.LargeRequest) -> bool:
     """Whether nobody would notice on the event loop how long it takes to read the numbers, and to answer typed ones."""
-    if is_raw(request) and all(tensor.datatype == "FP32" for tensor in request.inputs[:1]):
+    if request.ByteSize() <= 4 * FEW_NUMBERS and not isinstance(request, wire.LargeRequest):
         return True
-    return not isinstance(request, wire.LargeRequest) and request.ByteSize() <= 4 * FEW_NUMBERS
+    return is_raw(request) and all(tensor.datatype == "FP32" for tensor in request.inputs[:1])
 
 
 def decode(request: pb.ModelInferRequest | wire.LargeRequest, manifest: Manifest, max_rows: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def decode(request: pb.ModelInferRequest | wire.LargeRequest, manifest: Manifest
             reason="BAD_DTYPE",
             field=f"{_FIELD}.datatype",
         )
-    shape = list(tensor.shape)
+    shape = tensor.shape[:]
     tensors.check_shape(_FIELD, shape, manifest.row_shape, max_rows)
     if is_raw(request):
         numbers = _from_raw(request, tensor, shape, datatype.dtype)
@@ -94,13 +94,14 @@ def decode(request: pb.ModelInferRequest | wire.LargeRequest, manifest: Manifest
 
 
 def _input(request: pb.ModelInferRequest | wire.LargeRequest) -> pb.ModelInferRequest.InferInputTensor:
-    names = [tensor.name[:64] for tensor in request.inputs[:8]]
-    if names != [INPUT]:
+    inputs = request.inputs
+    if len(inputs) != 1 or inputs[0].name != INPUT:
+        names = [tensor.name[:64] for tensor in inputs[:8]]
         came = f"{', '.join(map(repr, names))} came" if names else "none came"
         raise InvalidInput(
             f"the model takes one input, {INPUT!r}; {came}", reason="BAD_INPUT" if names else "EMPTY", field="inputs"
         )
-    tensor: pb.ModelInferRequest.InferInputTensor = request.inputs[0]
+    tensor: pb.ModelInferRequest.InferInputTensor = inputs[0]
     for name in tensor.parameters:
         ignore(name, f"parameter {name[:64]!r} of an input: there is none here, nor shared memory; send its contents")
     return tensor
