@@ -24,6 +24,7 @@ from service.oip import open_inference_pb2_grpc
 from service.open_models import IS_ANOMALY, TOP
 from service.open_parameters import Options
 from service.open_tensors import RAW
+from service.pieces import Answer
 from service.served import Served
 from service.verdicts import Rule
 
@@ -33,8 +34,6 @@ _NAME, _DISTRIBUTION = "hourglass", "hourglass-serving"
 _EXTENSIONS = ("statistics", "model_configuration", "parameters", "schedule_policy")
 _CONTROL = "model_repository"
 _VERSION = re.compile("[1-9][0-9]{0,17}")
-
-Answer = dict[str, np.ndarray]
 
 
 class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as npst
 from hourglass.contract.manifest import Manifest
 from hourglass.contract.schema import Column
 from service import open_inference, open_models, open_parameters, open_tensors, wire
-from service.errors import InvalidInput
+from service.errors import InvalidInput, NotOffered
+from service.index import Listed
 from service.oip import open_inference_pb2 as pb
 from service.open_parameters import Options
 from tests import artefacts
@@ -323,6 +324,63 @@ async def test_the_engine_is_asked_for_what_is_needed_by_the_sooner_deadline(
             made.parameters["priority"].uint64_param = 1
         await service.ModelInfer(made, SimpleNamespace(time_remaining=lambda: remaining))
         assert fake.asked == ((2, WIDTH), ("score", "p_value"), timeout, urgent)
+
+
+class Folder:
+    """A repository that keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def index(self) -> list[Listed]:
+        return [Listed("m", "2", "LOADING"), Listed("m", "1", "READY"), Listed("n", "1", "UNAVAILABLE", "bad hash")]
+
+    async def load(self, name: str) -> None:
+        self.asked.append(("load", name))
+
+    async def unload(self, name: str) -> None:
+        self.asked.append(("unload", name))
+
+
+def over(folder: Folder, *, may_control: bool) -> open_inference.OpenInference:
+    return open_inference.OpenInference(
+        Fake(), folder, {}, max_rows=MOST, delay=0.0, may_control=may_control, ready=lambda: True
+    )
+
+
+async def test_the_index_says_what_is_not_ready_and_why() -> None:
+    service = over(Folder(), may_control=False)
+    every = (await service.RepositoryIndex(pb.RepositoryIndexRequest(), None)).models
+    assert [(one.name, one.version, one.state, one.reason) for one in every] == [
+        ("m", "2", "LOADING", ""),
+        ("m", "1", "READY", ""),
+        ("n", "1", "UNAVAILABLE", "bad hash"),
+    ]
+    ready = (await service.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), None)).models
+    assert [(one.name, one.version) for one in ready] == [("m", "1")]
+
+
+async def test_models_are_loaded_and_unloaded_only_where_that_is_allowed_and_never_from_the_request() -> None:
+    folder = Folder()
+    load, unload = pb.RepositoryModelLoadRequest(model_name="m"), pb.RepositoryModelUnloadRequest(model_name="m")
+    closed, open_ = over(folder, may_control=False), over(folder, may_control=True)
+    for call in (closed.RepositoryModelLoad(load, None), closed.RepositoryModelUnload(unload, None)):
+        with pytest.raises(NotOffered, match="--model-control explicit"):
+            await call
+    given_files = pb.RepositoryModelLoadRequest(model_name="m")
+    given_files.parameters["file:1/model.onnx"].bytes_param = b"x"
+    elsewhere = pb.RepositoryModelLoadRequest(model_name="m", repository_name="other")
+    for refused_, reason in ((given_files, "BAD_PARAMETER"), (elsewhere, "BAD_REPOSITORY")):
+        with pytest.raises(InvalidInput) as raised:
+            await open_.RepositoryModelLoad(refused_, None)
+        assert raised.value.reason == reason
+    assert folder.asked == []
+    unload.parameters["unload_dependents"].bool_param = True
+    await open_.RepositoryModelLoad(load, None)
+    await open_.RepositoryModelUnload(unload, None)
+    assert folder.asked == [("load", "m"), ("unload", "m")]
+    extensions = (await open_.ServerMetadata(pb.ServerMetadataRequest(), None)).extensions
+    assert "model_repository" in extensions
 
 
 def test_an_embedding_of_length_zero_stays_zero() -> None:
