@@ -6,7 +6,8 @@ READY  := $(VENV)/.ready
 
 # Generated code is committed and never patched.
 stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
-	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/hourglass/v1/autoencoder.proto
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
+	proto/hourglass/v1/autoencoder.proto proto/service/oip/open_inference.proto
 
 .PHONY: demo test check proto bench bench-peers bench-memory bench-training bench-training-gpu bench-anomaly bench-tables bench-series bench-drift bench-streaming bench-gpu gpu-smoke clean
 
@@ -31,8 +32,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(call stubs,$(VENV)/stubs)
-	@diff -r -x __init__.py -x __pycache__ $(VENV)/stubs/hourglass/v1 hourglass/v1 \
-		|| { echo "the stubs are stale: run 'make proto' and commit"; exit 1; }
+	@for stubs in hourglass/v1 service/oip; do \
+		diff -r -x __init__.py -x __pycache__ $(VENV)/stubs/$$stubs $$stubs \
+			|| { echo "the stubs are stale: run 'make proto' and commit"; exit 1; }; \
+	done
 
 proto: $(READY)
 	$(call stubs,.)

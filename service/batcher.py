@@ -45,6 +45,9 @@ class Observer(Protocol):
 
     def rejected(self, reason: str) -> None: ...
 
+    def ended(self, failed: type[BaseException] | None, seconds: float) -> None:
+        """Once a request, seconds after it came. failed: what its caller is told instead of an answer."""
+
 
 class Spans(Protocol):
     """Of traces."""
@@ -113,27 +116,43 @@ class Batcher:
     def queued_rows(self) -> int:
         return self._queued_rows
 
-    async def submit(self, rows: np.ndarray, outputs: Sequence[str], timeout: float | None = None) -> Answer:
+    @property
+    def queued_requests(self) -> int:
+        """Some of them may have been given up."""
+        return len(self._queue)
+
+    async def submit(
+        self, rows: np.ndarray, outputs: Sequence[str], timeout: float | None = None, *, urgent: bool = False
+    ) -> Answer:
         """rows: float32 [n, ...] -> the asked outputs for these rows, in order.
 
-        timeout: seconds the caller is willing to wait in the queue. Raises Overloaded, DeadlineMissed,
-        InferenceFailed, ShuttingDown. Cancelling it takes the rows out of the queue.
+        timeout: seconds the caller is willing to wait in the queue. urgent: ahead of what waits and is not; what is
+        running is not disturbed. Raises Overloaded, DeadlineMissed, InferenceFailed, ShuttingDown. Cancelling it takes
+        the rows out of the queue.
         """
-        if self._closing:
-            raise ShuttingDown(_GOING_AWAY)
-        self._check_room()
-        deadline = float("inf") if timeout is None else time.perf_counter() + timeout
-        trace = self._spans and self._spans.current()
-        request = Request(rows, outputs, deadline, self._loop.create_future(), trace)
-        self._queue.append(request)
-        self._queued_rows += len(rows)
-        self._queued_bytes += rows.nbytes
-        self._plan_turn()
+        came = time.perf_counter()
+        failed: type[BaseException] | None = None  # the class: an error kept here would keep this frame, and the rows
         try:
-            return await request.answer
-        except asyncio.CancelledError:
-            self._leave(request)  # at once, not when its turn would have come
+            if self._closing:
+                raise ShuttingDown(_GOING_AWAY)
+            self._check_room()
+            deadline = float("inf") if timeout is None else came + timeout
+            trace = self._spans and self._spans.current()
+            request = Request(rows, outputs, deadline, self._loop.create_future(), urgent, trace, came)
+            self._line_up(request)
+            self._queued_rows += len(rows)
+            self._queued_bytes += rows.nbytes
+            self._plan_turn()
+            try:
+                return await request.answer
+            except asyncio.CancelledError:
+                self._leave(request)  # at once, not when its turn would have come
+                raise
+        except BaseException as error:
+            failed = type(error)
             raise
+        finally:
+            self._observer.ended(failed, time.perf_counter() - came)
 
     async def close(self) -> None:
         """Stop after the batches that are running; what still waits is answered ShuttingDown."""
@@ -288,8 +307,19 @@ class Batcher:
             self._put_back(rest)
         return batch
 
+    def _line_up(self, request: Request) -> None:
+        """At the end; what is urgent behind the others that are."""
+        if not request.urgent:
+            self._queue.append(request)
+            return
+        place = next((i for i, other in enumerate(self._queue) if not other.urgent), len(self._queue))
+        self._queue.insert(place, request)
+
     def _put_back(self, rest: Request) -> None:
         """Behind a batch of others: neither do they wait for all of it, nor it for all of them."""
+        if rest.urgent:
+            self._line_up(rest)
+            return
         ahead = 0
         for place, request in enumerate(self._queue):
             if ahead >= self._batch_rows:

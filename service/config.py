@@ -146,6 +146,13 @@ class Settings(BaseSettings):
         Field(description="file with the bearer tokens, one a line, of which callers must show one"),
     ] = None
     reflection: Annotated[bool, Field(description="offer gRPC server reflection")] = True
+    model_control: Annotated[
+        Literal["none", "explicit"],
+        Field(description="explicit: callers may load and unload models of the folder by the Open Inference Protocol"),
+    ] = "none"
+    triton_metrics: Annotated[
+        bool, Field(description="offer Triton's metric names, nv_inference_*, beside our own on /metrics")
+    ] = False
 
     @field_validator("versions")
     @classmethod

@@ -85,7 +85,8 @@ class Tracker:
         self._judged_at = -math.inf
 
     def observe(self, rows: np.ndarray, answer: Mapping[str, np.ndarray]) -> None:
-        """rows: float32 [n, *row_shape] that were answered. answer: with SCORE and CLIPPED, if they were scored."""
+        """rows: float32 [n, *row_shape] that were answered. answer: with SCORE and CLIPPED where scores count,
+        which without the other are not looked at."""
         with self._lock:
             taken, passed = self._drawn(len(rows)), 0
             while len(taken):
@@ -126,8 +127,9 @@ class Tracker:
             np.take(rows.reshape(-1, *self._values.shape[1:]), taken, axis=0, out=self._values[place], mode="clip")
         else:
             self._values[place] = self.sketch.values(rows[taken]).reshape(-1, *self._values.shape[1:])
-        self._scores[0, place] = answer[SCORE][taken] if SCORE in answer else math.nan
-        self._scores[1, place] = answer[CLIPPED][taken] if SCORE in answer else math.nan
+        scored = SCORE in answer and CLIPPED in answer
+        self._scores[0, place] = answer[SCORE][taken] if scored else math.nan
+        self._scores[1, place] = answer[CLIPPED][taken] if scored else math.nan
         self._waiting = place.stop
         if self._waiting == _WAITING:
             self._count()

@@ -30,6 +30,7 @@ from service.metrics import Scored
 from service.pieces import Answer
 from service.scoring import MISSING, P_VALUE, UNKNOWN
 
+_EMBEDDINGS = frozenset((EMBEDDING, EMBEDDING_STDDEV))
 _DENOISE = (RECONSTRUCTION,)
 _SCORE = (SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING, UNKNOWN)
 _EXPLAIN = (*_SCORE, FEATURE_ERROR, RECONSTRUCTION)
@@ -69,6 +70,14 @@ class LiveModel:
         """float32 [n, *row_shape] -> SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING and UNKNOWN, [n] each; and
         if asked to explain them, FEATURE_ERROR and RECONSTRUCTION, [n, *row_shape]."""
         return await self.batchers[MODEL].submit(rows, _EXPLAIN if explain else _SCORE, timeout)
+
+    async def infer(
+        self, rows: np.ndarray, outputs: Sequence[str], timeout: float | None, *, urgent: bool = False
+    ) -> Answer:
+        """float32 [n, *row_shape] -> the outputs, of model.onnx and those that are worked out of them (P_VALUE, with
+        SCORE; MISSING, UNKNOWN), by the smallest graph that has them. urgent: ahead of what waits and is not."""
+        file = ENCODER if _EMBEDDINGS.issuperset(outputs) else MODEL
+        return await self.batchers[file].submit(rows, outputs, timeout, urgent=urgent)
 
     async def decode(self, embeddings: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, embedding_size] -> [n, *row_shape], in input units."""

@@ -4,6 +4,7 @@ ServiceError
 ├ InvalidInput        INVALID_ARGUMENT    MALFORMED, BAD_DTYPE, SHAPE_MISMATCH, EMPTY, TOO_MANY_ROWS, BAD_CELL, ...
 ├ BadCredential       UNAUTHENTICATED     BAD_CREDENTIAL
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
+├ NotOffered          UNIMPLEMENTED       NOT_OFFERED: of the Open Inference Protocol, or unless a setting says so
 ├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
 ├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for these rows, not even one by one
@@ -58,6 +59,11 @@ class ModelNotFound(ServiceError):
 class Unsupported(ServiceError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "NO_PRIOR"
+
+
+class NotOffered(ServiceError):
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "NOT_OFFERED"
 
 
 class Overloaded(ServiceError):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 
 
@@ -21,13 +20,11 @@ class TopFeatures:
     expected: np.ndarray
 
 
-def how_many(request: pb.ScoreRequest) -> int:
+def how_many(asked: int) -> int:
     """Raises InvalidInput when it is negative."""
-    if request.top_features < 0:
-        raise InvalidInput(
-            f"top_features is {request.top_features}: 0 or more", reason="BAD_TOP_FEATURES", field="top_features"
-        )
-    return request.top_features
+    if asked < 0:
+        raise InvalidInput(f"top_features is {asked}: 0 or more", reason="BAD_TOP_FEATURES", field="top_features")
+    return asked
 
 
 def top_features(rows: np.ndarray, feature_error: np.ndarray, reconstruction: np.ndarray, k: int) -> TopFeatures:

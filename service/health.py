@@ -28,6 +28,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._changed = asyncio.Event()
         self._ended = False
 
+    @property
+    def ready(self) -> bool:
+        return bool(self._statuses[_READY] == _Status.SERVING)
+
     def drain(self) -> None:
         """From now on nobody should send calls here."""
         for name in self._statuses.keys() - {_LIVE}:

@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from service.errors import (
     BadCredential,
     InternalError,
     InvalidInput,
+    NotOffered,
     ServiceError,
     trailing_metadata,
 )
@@ -59,15 +60,16 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         metrics: Metrics,
         services: tuple[str, ...],
         arrivals: Arrivals,
-        announced: Container[str],
+        with_rows: Mapping[str, Sequence[int]],
         tokens: Tokens | None = None,
         tracing: Tracing | None = None,
     ) -> None:
-        """announced: methods, /service/method, whose calls bring rows: arrivals are told of these."""
+        """with_rows: methods, /service/method, whose calls bring rows: arrivals are told of these. The fields that the
+        rows' bytes are in: service.wire."""
         self._tracing = tracing
         self._metrics = metrics
         self._arrivals = arrivals
-        self._announced = announced
+        self._with_rows = with_rows
         self._tokens = tokens
         self._prefixes = tuple(f"/{service}/" for service in services)
         self._handlers: list[grpc.GenericRpcHandler] = []
@@ -106,11 +108,14 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         method = details.method
         tokens = None if method.startswith(_HEALTH) else self._tokens
         if tokens is not None and not tokens.allow(details.invocation_metadata):
-            return self._refuse(_name(method) if method.startswith(self._prefixes) else None)
+            return self._refuse(
+                BadCredential("this server asks for `authorization: Bearer <token>`; none or a wrong one came"),
+                _name(method) if method.startswith(self._prefixes) else None,
+            )
         named = any(key == _REQUEST_ID for key, _ in details.invocation_metadata or ())
         guarded = self._guarded.get((method, named))
         if guarded is not None:
-            if method in self._announced:
+            if method in self._with_rows:
                 self._arrivals.announced()
             return guarded
         for handler in self._handlers:
@@ -122,23 +127,24 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return found
         return None
 
-    def _refuse(self, method: str | None) -> grpc.RpcMethodHandler:
+    def _refuse(self, error: ServiceError, method: str | None) -> grpc.RpcMethodHandler:
         async def refuse(_requests: Any, context: grpc.aio.ServicerContext) -> None:
-            refused = BadCredential("this server asks for `authorization: Bearer <token>`; none or a wrong one came")
             if method:
                 observed = self._metrics.method(method)
                 observed.begin()
-                observed.end(refused.code.name, 0.0)
-            await context.abort(refused.code, str(refused), trailing_metadata(refused))
+                observed.end(error.code.name, 0.0)
+            await context.abort(error.code, str(error), trailing_metadata(error))
 
         # As a stream of requests: it is answered without one being read into memory.
         return grpc.stream_unary_rpc_method_handler(refuse)
 
     def _guard(self, method: str, handler: grpc.RpcMethodHandler, *, named: bool) -> grpc.RpcMethodHandler:
         """named: for calls that bring an id of their own, which costs a little."""
+        if handler.request_streaming or handler.response_streaming:
+            return self._refuse(_not_offered(_name(method)), _name(method))  # ADR 17
         observed = self._metrics.method(_name(method))
         answer_to = handler.unary_unary if self._tracing is None else self._tracing.around(method, handler.unary_unary)
-        announced = method in self._announced
+        announced = method in self._with_rows
 
         async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
             self._begun += 1
@@ -153,7 +159,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 if isinstance(request, _Undecodable):
                     raise InvalidInput(
-                        f"the bytes are not a {_name(method)}Request of hourglass.v1", reason="MALFORMED"
+                        f"the bytes are not a {_name(method)}Request of {_package(method)}", reason="MALFORMED"
                     )
                 answer = await answer_to(request, context)
                 if not self._may_answer.is_set():
@@ -179,7 +185,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         return grpc.unary_unary_rpc_method_handler(
             call,
-            request_deserializer=_decode_or_mark(handler.request_deserializer),
+            request_deserializer=_decode_or_mark(handler.request_deserializer, self._with_rows.get(method)),
             response_serializer=_serialize,
         )
 
@@ -189,14 +195,25 @@ def _name(method: str) -> str:
     return method.rpartition("/")[2]
 
 
+def _package(method: str) -> str:
+    """/package.Service/Method -> package"""
+    return method[1:].partition("/")[0].rpartition(".")[0]
+
+
+def _not_offered(method: str) -> NotOffered:
+    return NotOffered(f"{method} is not offered here")
+
+
 class _Undecodable:
     """Stands for a request whose bytes could not be read; grpc.aio itself would answer UNKNOWN."""
 
 
-def _decode_or_mark(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _decode_or_mark(deserialize: Callable[[bytes], Any], rows: Sequence[int] | None) -> Callable[[bytes], Any]:
+    """rows: where they are in the request, if it has any."""
+
     def decode(data: bytes) -> Any:
         try:
-            large = wire.large_request(data, deserialize) if len(data) >= _LARGE_BYTES else None
+            large = wire.large_request(data, deserialize, rows) if rows and len(data) >= _LARGE_BYTES else None
             return large or deserialize(data)
         except DecodeError:
             return _Undecodable()
@@ -214,6 +231,8 @@ _Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 
 def _status(method: str, error: Exception, request_id: str) -> _Status:
     """Code, message and trailing metadata of a failed call; what is a fault of ours is logged."""
+    if isinstance(error, NotImplementedError):  # what generated code does for a method that nobody wrote
+        error = _not_offered(method)
     failure = error if isinstance(error, ServiceError) else InternalError("a fault of the server")
     message = str(failure)
     if failure.code is grpc.StatusCode.INTERNAL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.counts import Count, Counter, Distribution, Histogram
+from service.served import Graph, Served
 from service.start import StartError
+from service.triton_metrics import TritonNames
 
 if TYPE_CHECKING:
     from service.drift import Tracker
@@ -66,7 +69,7 @@ def answer_scrapes(registry: CollectorRegistry, host: str, port: int) -> tuple[A
 class Metrics:
     """One registry of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, triton_names: bool = False) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each one, of no use here
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -122,6 +125,10 @@ class Metrics:
         registry.register(self._gpu)
         self._drift = _DriftCollector()
         registry.register(self._drift)
+        # By name and version.
+        self.served: dict[tuple[str, int], Served] = {}
+        if triton_names:
+            registry.register(TritonNames(self.served))
 
     def method(self, method: str) -> MethodObserver:
         return MethodObserver(self, partial(self._requests.labels, method), self._request_seconds.labels(method))
@@ -132,13 +139,16 @@ class Metrics:
 
     def graph(self, model: str, version: int, file: str) -> GraphObserver:
         graph = (model, str(version), _graph(file))
-        return GraphObserver(
+        observer = GraphObserver(
             self._queue_seconds.labels(*graph),
             self._run_seconds.labels(*graph),
             self._rows.labels(*graph),
             self._batch_rows.labels(*graph),
             partial(self._rejected.labels, model),
+            self.served.setdefault((model, version), Served()),
         )
+        observer.served.graphs.append(Graph(observer.queue_seconds, observer.run_seconds, observer.rows))
+        return observer
 
     def model_loaded(self, model: LiveModel, seconds: float) -> None:
         version, manifest = str(model.version), model.manifest
@@ -148,6 +158,7 @@ class Metrics:
             # Asked at scrape time: the hot path pays nothing for it.
             waiting = partial(getattr, batcher, "queued_rows")
             self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
+            self.served[model.name, model.version].waiting.append(partial(getattr, batcher, "queued_requests"))
         for file, lanes in model.lanes.items():
             self._gpu.lanes[model.name, version, _graph(file)] = lanes
         if model.drift:
@@ -271,6 +282,7 @@ class GraphObserver:
     rows: Count
     batch_rows: Distribution
     rejections: Callable[[str], Count]
+    served: Served
 
     def batch(self, rows: int, waits: Sequence[float], run_seconds: float) -> None:
         self.rows.value += rows
@@ -278,6 +290,11 @@ class GraphObserver:
         self.run_seconds.observe(run_seconds)
         for wait in waits:
             self.queue_seconds.observe(wait)
+        self.served.compute_seconds += run_seconds * len(waits)
+        self.served.last = time.time()
 
     def rejected(self, reason: str) -> None:
         self.rejections(reason).value += 1
+
+    def ended(self, failed: type[BaseException] | None, seconds: float) -> None:
+        self.served.ended(failed, seconds)

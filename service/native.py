@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import numpy as np
@@ -16,20 +14,17 @@ from hourglass.contract.manifest import CLIPPED, FEATURE_ERROR, RECONSTRUCTION, 
 from hourglass.contract.schema import listed
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import explanation, table, tensors, verdicts, wire
+from service import explanation, scoring, table, tensors, verdicts, wire
+from service.aside import FEW_NUMBERS, aside
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput
-from service.metrics import Scored
-from service.pieces import Answer
 from service.scoring import MISSING, P_VALUE, UNKNOWN
-
-T = TypeVar("T")
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Autoencoder"].full_name
 
 
-# Methods whose calls bring rows.
-WITH_ROWS = frozenset(f"/{SERVICE}/{method}" for method in ("Embed", "Denoise", "Score", "Decode"))
+# Methods whose calls bring rows, and where in the request these are.
+WITH_ROWS = dict.fromkeys((f"/{SERVICE}/{method}" for method in ("Embed", "Denoise", "Score", "Decode")), wire.TENSOR)
 # Fields of the responses that are written as bytes.
 _EMBED = wire.fields(pb.EmbedResponse)
 _DENOISE = wire.fields(pb.DenoiseResponse)
@@ -37,8 +32,6 @@ _SCORE = wire.fields(pb.ScoreResponse)
 _DECODE = wire.fields(pb.DecodeResponse)
 _GENERATE = wire.fields(pb.GenerateResponse)
 _SCORED = (SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING, UNKNOWN)
-# Rows whose features take a thread longer to hand over than to rank, and tables that others would notice on the loop.
-_FEW_NUMBERS = 4_096
 
 
 class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
@@ -63,12 +56,12 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
     async def Score(self, request: pb.ScoreRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
         rule = verdicts.rule(request, model.manifest.calibration)
-        k = explanation.how_many(request)
+        k = explanation.how_many(request.top_features)
         rows = await self._rows(request, model)
         answer = await model.score(rows, context.time_remaining(), explain=k > 0 or request.feature_errors)
         verdict = verdicts.judge(rule, answer[SCORE], answer[P_VALUE])
         answer[CLIPPED] = answer[CLIPPED].astype(np.int32)
-        _count(model.scored, answer, verdict.is_anomaly)
+        scoring.count(model.scored, answer, verdict.is_anomaly)
         # The answer's names are the response's.
         fields = [(_SCORE[name], answer[name]) for name in _SCORED]
         fields.append((_SCORE["is_anomaly"], verdict.is_anomaly))
@@ -76,8 +69,8 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
             fields.append((_SCORE["feature_errors"], answer[FEATURE_ERROR]))
         rest = _thresholds(verdict.threshold, verdict.false_alarm_rate)
         if k:
-            few = rows.size <= _FEW_NUMBERS
-            top = await _aside(few, explanation.top_features, rows, answer[FEATURE_ERROR], answer[RECONSTRUCTION], k)
+            few = rows.size <= FEW_NUMBERS
+            top = await aside(few, explanation.top_features, rows, answer[FEATURE_ERROR], answer[RECONSTRUCTION], k)
             rest += wire.message(_SCORE["top_features"], _top_features(top))
         return wire.answer(_signature(model), fields, rest)
 
@@ -131,13 +124,8 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
                 reason="NO_SCHEMA",
                 field="table",
             )
-        few = request.ByteSize() <= 4 * _FEW_NUMBERS
-        return await _aside(few, table.decode, request.table, manifest.row_schema, most, manifest.takes_missing)
-
-
-async def _aside(few: bool, function: Callable[..., T], *arguments: Any) -> T:
-    """In a thread, unless that takes longer to begin than the work: other calls would wait for the event loop."""
-    return function(*arguments) if few else await asyncio.to_thread(function, *arguments)
+        few = request.ByteSize() <= 4 * FEW_NUMBERS
+        return await aside(few, table.decode, request.table, manifest.row_schema, most, manifest.takes_missing)
 
 
 def _version(model: LiveModel) -> pb.ModelVersion:
@@ -157,14 +145,6 @@ def _signed(name: str, version: int, space: str) -> bytes:
 @lru_cache
 def _thresholds(threshold: float, false_alarm_rate: float) -> bytes:
     return pb.ScoreResponse(threshold=threshold, false_alarm_rate=false_alarm_rate).SerializeToString()
-
-
-def _count(scored: Scored, answer: Answer, is_anomaly: np.ndarray) -> None:
-    scored.rows.value += len(is_anomaly)
-    scored.anomalies.value += int(np.count_nonzero(is_anomaly))
-    for count, values in ((scored.clipped, CLIPPED), (scored.missing, MISSING), (scored.unknown, UNKNOWN)):
-        if np.count_nonzero(answer[values]):  # a fifth of what the sum takes, and mostly there is none
-            count.value += int(answer[values].sum())
 
 
 def _top_features(top: explanation.TopFeatures) -> pb.TopFeatures:

@@ -21,6 +21,7 @@ class Request:
     outputs: Sequence[str]
     deadline: float
     answer: asyncio.Future[Answer]
+    urgent: bool = False  # ahead of those that are not
     trace: Any = None  # what spans of its batches belong to
     queued_at: float = field(default_factory=time.perf_counter)
     cut: int = 0  # of the rows, so many are in a batch, or were

@@ -19,16 +19,18 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import devices, native
+from service import devices, index, native, open_inference
 from service.arrivals import Arrivals
 from service.batcher import Limits
 from service.config import Settings
 from service.engine import Engine
 from service.health import SERVICE, Health
+from service.index import LoadedAtStart
 from service.interceptors import Guard, Tokens
 from service.lanes import GREEDY, SLOTS, Memory
 from service.memory import keep_freed_memory, settle
 from service.metrics import LOOPBACK, Metrics, answer_scrapes
+from service.oip import open_inference_pb2_grpc
 from service.proving import Opener
 from service.repository import Repository
 from service.session import Options
@@ -41,6 +43,7 @@ log = structlog.get_logger(__name__)
 
 # Measured with single rows of an MLP: what a hand-off to a runner and back takes while other calls come in.
 _INLINE_SECONDS = 3e-4
+_SERVICES = (native.SERVICE, open_inference.SERVICE)
 _GRACE_SECONDS = 10.0
 _GOAWAY_SECONDS = 0.05
 _CALL_MILLISECONDS = 300_000  # no call is cut because its connection has reached its age
@@ -66,7 +69,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     runners = max(1, cores // threads) if device.kind == devices.CPU else SLOTS
     log.info("threads", runners=runners, threads_per_batch=threads, cores=cores)
 
-    metrics = Metrics()
+    metrics = Metrics(triton_names=settings.triton_metrics)
     # Of several processes, the supervisor asks each and answers for all.
     metrics_host = settings.host if settings.processes == 1 else LOOPBACK
     metrics_server, metrics_port = answer_scrapes(metrics.registry, metrics_host, settings.metrics_port)
@@ -108,8 +111,9 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     engine = Engine(loading.result())
     settle()
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
-    guard = Guard(metrics, (native.SERVICE,), arrivals, native.WITH_ROWS, tokens, tracing)
-    server, grpc_port, health = _listen(settings, engine, guard)
+    with_rows = {**native.WITH_ROWS, **open_inference.WITH_ROWS}
+    guard = Guard(metrics, _SERVICES, arrivals, with_rows, tokens, tracing)
+    server, grpc_port, health = _listen(settings, engine, LoadedAtStart(engine), metrics, guard)
     await server.start()
     ready(grpc_port, metrics_port)
     await stop.asked.wait()
@@ -186,18 +190,29 @@ class _Stop:
             return
 
 
-def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
+def _listen(
+    settings: Settings, engine: Engine, repository: index.Repository, metrics: Metrics, guard: Guard
+) -> tuple[grpc.aio.Server, int, Health]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers((guard,))
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
     autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), guard)
-    services = (native.SERVICE,)
-    health = Health(services, sorted({model.name for model in engine.models()}))
+    health = Health(_SERVICES, sorted({model.name for model in engine.models()}))
+    open_protocol = open_inference.OpenInference(
+        engine,
+        repository,
+        metrics.served,
+        max_rows=settings.max_batch_rows,
+        delay=settings.batch_delay_ms / 1e3,
+        may_control=settings.model_control == "explicit",
+        ready=lambda: health.ready,
+    )
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_protocol, guard)
     health_pb2_grpc.add_HealthServicer_to_server(health, guard)
     if settings.reflection:
-        names = (*services, SERVICE, reflection.SERVICE_NAME)
+        names = (*_SERVICES, SERVICE, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), guard)
     return server, _bind(server, settings), health
 

@@ -41,7 +41,7 @@ def decode(
             field=f"{field}.data_type",
         )
     shape = tensor.shape[:]
-    _check_shape(field, shape, row_shape, max_rows)
+    check_shape(field, shape, row_shape, max_rows)
     expected = math.prod(shape) * _DTYPE.itemsize
     # Of a message read once: each access copies the bytes.
     data = request.data if isinstance(request, LargeRequest) else tensor.data
@@ -52,14 +52,20 @@ def decode(
             field=f"{field}.data",
         )
     values: np.ndarray = np.ndarray(shape, _DTYPE, data)
+    check_values(field, values, schema, takes_missing)
+    return values
+
+
+def check_values(field: str, values: np.ndarray, schema: Schema | None, takes_missing: bool) -> None:
+    """values: float32 [n, *row_shape]. Raises InvalidInput when the model does not take one, naming the row."""
     _check_finite(field, values, schema, takes_missing)
     if schema is not None and (problem := schema.check(values)):
         row, column, why = problem
         raise InvalidInput(f"row {row}, column {column!r}: {why}", reason="BAD_CATEGORY", field=field, row=row)
-    return values
 
 
-def _check_shape(field: str, shape: list[int], row_shape: Sequence[int], max_rows: int) -> None:
+def check_shape(field: str, shape: list[int], row_shape: Sequence[int], max_rows: int) -> None:
+    """Raises InvalidInput when it is not [n, *row_shape], with at least one row and at most max_rows."""
     where = f"{field}.shape"
     if not shape or shape[1:] != row_shape:
         expected = ", ".join(["n", *map(str, row_shape)])

@@ -35,10 +35,15 @@ def rule(request: pb.ScoreRequest, calibration: Calibration) -> Rule:
     if request.HasField("threshold"):
         _check_threshold(request)
         return Rule(request.threshold, calibration.rate_of(request.threshold))
-    asked = request.HasField("false_alarm_rate")
-    rate = request.false_alarm_rate if asked else calibration.false_alarm_rate
+    asked = request.false_alarm_rate if request.HasField("false_alarm_rate") else None
+    return at_rate(asked, calibration, control_fdr=request.control_fdr)
+
+
+def at_rate(asked: float | None, calibration: Calibration, *, control_fdr: bool = False) -> Rule:
+    """asked: None for the model's own. Raises InvalidInput."""
+    rate = calibration.false_alarm_rate if asked is None else asked
     try:
-        return Rule(calibration.threshold(rate), rate, request.control_fdr)
+        return Rule(calibration.threshold(rate), rate, control_fdr)
     except FalseAlarmRateError as error:
         raise InvalidInput(str(error), reason="BAD_FALSE_ALARM_RATE", field="false_alarm_rate") from None
 
@@ -46,10 +51,15 @@ def rule(request: pb.ScoreRequest, calibration: Calibration) -> Rule:
 def judge(rule: Rule, scores: np.ndarray, p_values: np.ndarray) -> Verdicts:
     """scores, p_values: float32 [n], as the caller gets them: who applies the procedure to them comes to the same."""
     if not rule.control_fdr:
-        is_anomaly = scores > np.float64(rule.threshold)  # a Python float would be rounded to float32
-        return Verdicts(is_anomaly, rule.threshold, rule.false_alarm_rate)
+        return Verdicts(above(rule, scores), rule.threshold, rule.false_alarm_rate)
     is_anomaly = benjamini_hochberg(p_values, rule.false_alarm_rate)
     return Verdicts(is_anomaly, float(scores[~is_anomaly].max(initial=-np.inf)), rule.false_alarm_rate)
+
+
+def above(rule: Rule, scores: np.ndarray) -> np.ndarray:
+    """scores: float32 [n] -> bool [n], by the rule's threshold."""
+    is_anomaly: np.ndarray = scores > np.float64(rule.threshold)  # a Python float would be rounded to float32
+    return is_anomaly
 
 
 def _check_threshold(request: pb.ScoreRequest) -> None:

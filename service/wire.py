@@ -8,7 +8,7 @@ at 512 rows of 784 numbers is 0.4 ms, with the interpreter locked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,8 +29,8 @@ _FIXED = {1: 8, 5: 4}
 # More than a usual request has; millions of small fields are for protobuf, not for Python.
 _MOST_FIELDS = 32
 _DATA = pb.Tensor.DESCRIPTOR.fields_by_name["data"].number
-# Of the tensor of rows: the same in every request that has one.
-_ROWS = pb.ScoreRequest.DESCRIPTOR.fields_by_name["tensor"].number
+# Where the rows' bytes are in a request of hourglass.v1: the same in every one that has a tensor.
+TENSOR = (pb.ScoreRequest.DESCRIPTOR.fields_by_name["tensor"].number, _DATA)
 
 
 def fields(response: type[Message]) -> dict[str, int]:
@@ -53,7 +53,7 @@ def answer(version: bytes, tensors: Iterable[tuple[int, np.ndarray]], rest: byte
 def message(number: int, content: Message) -> bytes:
     """A field that holds a message."""
     data = content.SerializeToString()
-    return _start(number, len(data)) + data
+    return start(number, len(data)) + data
 
 
 @lru_cache(maxsize=1024)  # shapes are the callers'
@@ -61,12 +61,12 @@ def _header(number: int, kind: str, shape: tuple[int, ...]) -> bytes:
     """All of a tensor up to its data, which is its last field."""
     data_type, dtype = TYPES[kind]
     size = math.prod(shape) * dtype.itemsize
-    head = pb.Tensor(data_type=data_type, shape=shape).SerializeToString() + _start(_DATA, size)
-    return _start(number, len(head) + size) + head
+    head = pb.Tensor(data_type=data_type, shape=shape).SerializeToString() + start(_DATA, size)
+    return start(number, len(head) + size) + head
 
 
 class LargeRequest:
-    """A request whose tensor has its data beside it: `message` is the rest."""
+    """A request that has the bytes of its rows beside it: `message` is the rest."""
 
     __slots__ = ("data", "message")
 
@@ -78,18 +78,17 @@ class LargeRequest:
         return getattr(self.message, name)
 
 
-def large_request(received: bytes, parse: Callable[[bytes], Message]) -> LargeRequest | None:
-    """None where the bytes are not laid out as usual, with one tensor that has its data once: parse them whole then.
+def large_request(received: bytes, parse: Callable[[bytes], Message], path: Sequence[int]) -> LargeRequest | None:
+    """path: numbers of the fields, each in the one before, down to the rows' bytes.
 
-    Raises DecodeError.
+    None where the bytes are not laid out as usual, with each of these fields once: parse them whole then. Raises
+    DecodeError.
     """
-    tensor = _only(received, 0, len(received), _ROWS)
-    data = tensor and _only(received, tensor.start, tensor.end, _DATA)
-    if not tensor or not data:
+    cut = _cut_out(received, 0, len(received), path)
+    if not cut:
         return None
-    head = received[tensor.start : data.tag] + received[data.end : tensor.end]
-    rest = received[: tensor.tag] + _start(_ROWS, len(head)) + head + received[tensor.end :]
-    return LargeRequest(parse(rest), memoryview(received)[data.start : data.end])
+    rest, rows = cut
+    return LargeRequest(parse(rest), memoryview(received)[rows.start : rows.end])
 
 
 class _Field(NamedTuple):
@@ -100,21 +99,37 @@ class _Field(NamedTuple):
     end: int
 
 
+def _cut_out(received: bytes, at: int, end: int, path: Sequence[int]) -> tuple[bytes, _Field] | None:
+    """What is there from at to end without the innermost field, and where that is."""
+    number, *inner = path
+    field = _only(received, at, end, number)
+    if not field:
+        return None
+    before, after = received[at : field.tag], received[field.end : end]
+    if not inner:
+        return before + after, field
+    cut = _cut_out(received, field.start, field.end, inner)
+    if not cut:
+        return None
+    rest, found = cut
+    return before + start(number, len(rest)) + rest + after, found
+
+
 def _only(data: bytes, at: int, end: int, number: int) -> _Field | None:
     """The length-delimited field of that number; None where there is none or several, or what cannot be skipped."""
     found = None
     for _ in range(_MOST_FIELDS):
         if at == end:
             return found
-        tag, (key, start) = at, _read_varint(data, at)
+        tag, (key, content) = at, _read_varint(data, at)
         kind = key & 7
         if kind == _LENGTH_DELIMITED:
-            length, start = _read_varint(data, start)
-            at = start + length
+            length, content = _read_varint(data, content)
+            at = content + length
         elif kind == _VARINT:
-            _, at = _read_varint(data, start, 10)
+            _, at = _read_varint(data, content, 10)
         elif kind in _FIXED:
-            at = start + _FIXED[kind]
+            at = content + _FIXED[kind]
         else:
             return None
         if at > end:
@@ -122,7 +137,7 @@ def _only(data: bytes, at: int, end: int, number: int) -> _Field | None:
         if key >> 3 == number:
             if found or kind != _LENGTH_DELIMITED:
                 return None
-            found = _Field(tag, start, at)
+            found = _Field(tag, content, at)
     return None
 
 
@@ -140,7 +155,8 @@ def _read_varint(data: bytes, at: int, most: int = 5) -> tuple[int, int]:
     return 0, len(data) + 1
 
 
-def _start(number: int, length: int) -> bytes:
+def start(number: int, length: int) -> bytes:
+    """What comes before so many bytes of a field."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
 
 

@@ -8,6 +8,9 @@ import pytest
 
 from tests.processes import Serve
 
+# Runs in an environment of its own: tests/integration/test_triton_client.py.
+collect_ignore = ["triton"]
+
 REPOSITORY = Path(__file__).parent.parent
 
 

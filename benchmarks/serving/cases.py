@@ -15,6 +15,7 @@ from benchmarks.serving.systems import Runtime, System, cpp_echo, hourglass, pyt
 from hourglass.contract.manifest import CLIPPED, RECONSTRUCTION_ERROR, SCORE
 
 OURS, ECHO, CPP_ECHO, RUNTIME = "hourglass-serve", "echo, grpc.aio", "echo, C++", "onnxruntime alone"
+OPEN, OPEN_METHOD = "hourglass-serve, ModelInfer", "/inference.GRPCInferenceService/ModelInfer"
 ENOUGH, FEW = 5, 3
 CORES = 2  # the machine that the bars are for
 _CALLERS = 256
@@ -44,6 +45,7 @@ def all_cases(exported: Mapping[str, Path]) -> Iterator[Case]:
         bench = Bench(exported, server, bare)
         yield from _single_rows(bench)
         yield from _many_rows(bench)
+        yield from _open_protocol(bench)
         yield _open_loop(bench)
         yield _one_client(bench)
         yield _all_cores(bench)
@@ -133,6 +135,23 @@ def _many_rows(bench: Bench) -> Iterator[Case]:
             if model is not MLP or rows == 64
         }
         yield turns(f"{rows} rows, 4 callers", "calls/s", contenders, FEW)
+
+
+def _open_protocol(bench: Bench) -> Iterator[Case]:
+    """ModelInfer beside Score: the same rows, and of the outputs those that both have."""
+    for rows, concurrency in ((1, 64), (512, 4)):
+        contenders = {
+            OPEN: _open_calls(bench, MLP.open_request(rows), concurrency),
+            OURS: calls(bench, bench.server, "Score", MLP.request("Score", rows), concurrency=concurrency),
+        }
+        title = f"ModelInfer and Score, {rows} rows a call, {MLP.title}, {callers(concurrency)}"
+        case = turns(title, "calls/s", contenders, ENOUGH)
+        yield replace(case, ratios=(ratio(case, OPEN, OURS, 0.90),))
+
+
+def _open_calls(bench: Bench, request: bytes, concurrency: int) -> Contender:
+    how = {"concurrency": concurrency, "seconds": bench.seconds}
+    return lambda _turn: grpc_load(bench.server.address, OPEN_METHOD, [request], **how).calls_per_second  # type: ignore[arg-type]
 
 
 def _open_loop(bench: Bench) -> Case:

@@ -13,7 +13,9 @@ import numpy as np
 from google.protobuf.message import Message
 
 from hourglass.v1 import autoencoder_pb2 as pb
+from service.oip import open_inference_pb2 as oip
 
+_SCORED = ("score", "p_value", "is_anomaly", "reconstruction_error")
 COPIES = 10  # of the table, for mixed traffic
 _REQUESTS: Mapping[str, type[Message]] = {
     "Score": pb.ScoreRequest,
@@ -37,6 +39,14 @@ class Model:
         values = self.rows(rows)
         tensor = pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=values.shape, data=values.tobytes())
         return _REQUESTS[method](model=name or self.name, tensor=tensor).SerializeToString()
+
+    def open_request(self, rows: int) -> bytes:
+        """A ModelInfer of the same rows, for what Score answers as well."""
+        values = self.rows(rows)
+        request = oip.ModelInferRequest(model_name=self.name, raw_input_contents=[values.tobytes()])
+        request.inputs.add(name="input", datatype="FP32", shape=values.shape)
+        request.outputs.extend(oip.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in _SCORED)
+        return request.SerializeToString()
 
 
 MLP = Model("mlp", "MLP 784-512-256-32", (784,), ("--hidden", "512,256", "--embedding-dim", "32"))

@@ -34,6 +34,8 @@ class _Silent:
 
     def rejected(self, *_arguments: object) -> None: ...
 
+    def ended(self, *_arguments: object) -> None: ...
+
 
 class _Unobserved(batcher.Batcher):
     def __init__(self, run: Any, costs: Any, _observer: Any, *rest: Any) -> None:
@@ -41,8 +43,8 @@ class _Unobserved(batcher.Batcher):
 
 
 if __name__ == "__main__":
-    modules: dict[str, Any] = {name: import_module(f"service.{name}") for name in ("native", "repository", "server")}
+    modules: dict[str, Any] = {name: import_module(f"service.{name}") for name in ("scoring", "repository", "server")}
     modules["server"].Guard = _Bare
     modules["repository"].Batcher = _Unobserved
-    modules["native"]._count = lambda *_arguments: None
+    modules["scoring"].count = lambda *_arguments: None
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What the operator's page names exists: settings, environment variables, metrics, values, commands."""
+"""What the pages for operators name exists: settings, environment variables, metrics, values, commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service import open_models, open_parameters
 from service.config import Settings
 from service.metrics import Metrics
 from service.scrape import Processes
@@ -17,6 +18,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def page() -> str:
     return (ROOT / "docs" / "operator.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def open_page() -> str:
+    return (ROOT / "docs" / "open-inference.md").read_text()
 
 
 def test_settings_and_variables(page):
@@ -36,6 +42,21 @@ def test_metrics(page):
     named = set(re.findall(r"\b(?:hourglass|process)_[a-z_]+\b", page))
     assert named
     assert named <= exported
+
+
+def test_the_page_for_users_of_triton_names_what_exists(open_page):
+    flags = set(re.findall(r"`--([a-z0-9-]+)", open_page))
+    assert {"triton-metrics", "model-control"} <= flags
+    assert {flag.replace("-", "_") for flag in flags} <= Settings.model_fields.keys()
+    exported = {family.name for family in Metrics(triton_names=True).registry.collect()}
+    names = set(re.findall(r"`(nv_[a-z_]+)`", open_page))
+    assert names == {name for name in exported if name.startswith("nv_")}
+    parameters = re.findall(
+        r"^\| `([a-z_]+)` \|", open_page.partition("## Parameters")[2].partition("## What")[0], re.M
+    )
+    assert parameters == list(open_parameters._READ)
+    outputs = re.findall(r"^\| (`.*?`) \|", open_page.partition("## Outputs")[2].partition("## Parameters")[0], re.M)
+    assert ", ".join(outputs).replace("`", "").split(", ") == list(open_models.names(True, True))
 
 
 def test_values(page, hourglass):

@@ -25,6 +25,7 @@ class Recorder:
         self.batches: list[int] = []
         self.waits: list[float] = []
         self.rejections: list[str] = []
+        self.ends: list[type[BaseException] | None] = []
         self.rows: list[np.ndarray] = []
 
     def answered(self, rows: np.ndarray, answer: dict[str, np.ndarray]) -> None:
@@ -37,6 +38,9 @@ class Recorder:
 
     def rejected(self, reason: str) -> None:
         self.rejections.append(reason)
+
+    def ended(self, failed: type[BaseException] | None, seconds: float) -> None:
+        self.ends.append(failed)
 
 
 class Gate:
@@ -434,3 +438,33 @@ async def test_two_thousand_requests_half_of_them_cancelled(make: Callable) -> N
     assert sum(isinstance(a, dict) for a in answers) >= 1_000
     assert batcher.queued_rows == 0
     assert max(recorder.batches) <= 64
+
+
+async def test_what_is_urgent_goes_ahead_of_what_waits(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, batch_rows=1)
+    usual = await queue_behind(batcher, gate, rows(1), rows(2))
+    urgent = [asyncio.create_task(batcher.submit(rows(*values), OUT, urgent=True)) for values in ((3, 4), (5,))]
+    await asyncio.sleep(0)
+    gate.open.set()
+    answers = await asyncio.gather(*usual, *urgent)
+    assert [answer["out"].tolist() for answer in answers] == [[[0]], [[2]], [[4]], [[6], [8]], [[10]]]
+    # A long urgent request lets other urgent ones have their turn, and nobody else.
+    assert [run.item() for run in gate.runs] == [0, 3, 5, 4, 1, 2]
+
+
+async def test_how_each_request_ended_is_told_once(make: Callable) -> None:
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, batch_rows=4, queue_rows=4)
+    first, left, poison = await queue_behind(batcher, gate, rows(1), rows(666, 1, 1))
+    with pytest.raises(Overloaded):
+        await batcher.submit(rows(2), OUT)
+    left.cancel()
+    await asyncio.wait([left])
+    expired = asyncio.create_task(batcher.submit(rows(3), OUT, timeout=0.0))
+    await asyncio.sleep(0)
+    gate.open.set()
+    await asyncio.wait([first, poison, expired])
+    assert recorder.ends[:2] == [Overloaded, asyncio.CancelledError]
+    assert set(recorder.ends[2:]) == {None, InferenceFailed, DeadlineMissed}
+    assert len(recorder.ends) == 5

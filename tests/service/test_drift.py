@@ -76,12 +76,15 @@ def test_rows_that_are_not_scored_count_but_for_the_score() -> None:
     for size in (1, 10, 100):
         tracker.observe(traffic(size), {})
         assert tracker.now().scored == 0
+    scores = answer(rows := traffic(50))[SCORE]
+    tracker.observe(rows, {SCORE: scores})  # without what was clipped nothing can be said of them
+    assert tracker.now().scored == 0
     assert np.isnan(tracker.now().score_ks)
     rows = traffic(70)
     for part in (rows[:1], rows[1:20], rows[20:]):
         tracker.observe(part, answer(part))
     now = tracker.now()
-    assert (now.rows, now.scored) == (181, 70)
+    assert (now.rows, now.scored) == (231, 70)
     assert now.clipped == pytest.approx(answer(rows)[CLIPPED].mean() / 4)
 
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 from service.explanation import how_many, top_features
 
@@ -38,7 +37,7 @@ def test_errors_near_the_end_of_float32_still_have_shares() -> None:
 
 
 def test_fewer_than_none_cannot_be_asked_for() -> None:
-    assert [how_many(pb.ScoreRequest(top_features=k)) for k in (0, 3)] == [0, 3]
+    assert [how_many(k) for k in (0, 3)] == [0, 3]
     with pytest.raises(InvalidInput, match="top_features is -1") as refused:
-        how_many(pb.ScoreRequest(top_features=-1))
+        how_many(-1)
     assert (refused.value.reason, refused.value.field) == ("BAD_TOP_FEATURES", "top_features")

@@ -56,7 +56,7 @@ REQUEST = pb.ScoreRequest(
 
 def same(received: bytes) -> bool:
     """Whether the data was left beside the message, which is otherwise the one that was sent."""
-    large = wire.large_request(received, pb.ScoreRequest.FromString)
+    large = wire.large_request(received, pb.ScoreRequest.FromString, wire.TENSOR)
     if large is None:
         return False
     whole = pb.ScoreRequest.FromString(received)
@@ -92,7 +92,7 @@ def test_a_tag_that_protobuf_refuses_is_not_taken() -> None:
     overlong = sent[:place] + b"\x9a\x80\x80\x80\x80\x00" + sent[place + 1 :]
     with pytest.raises(DecodeError):
         pb.ScoreRequest.FromString(overlong)
-    assert wire.large_request(overlong, pb.ScoreRequest.FromString) is None
+    assert wire.large_request(overlong, pb.ScoreRequest.FromString, wire.TENSOR) is None
 
 
 @given(st.binary(max_size=64), st.integers(0, 2000), st.integers(0, 2000))
@@ -105,10 +105,10 @@ def test_damaged_requests_are_parsed_as_the_message_would_be(noise: bytes, start
         whole = pb.ScoreRequest.FromString(received)
     except DecodeError:
         with contextlib.suppress(DecodeError):
-            large = wire.large_request(received, pb.ScoreRequest.FromString)
+            large = wire.large_request(received, pb.ScoreRequest.FromString, wire.TENSOR)
             assert large is None, "the message refuses what was taken"
         return
-    large = wire.large_request(received, pb.ScoreRequest.FromString)
+    large = wire.large_request(received, pb.ScoreRequest.FromString, wire.TENSOR)
     if large is not None:
         data = whole.tensor.data
         whole.tensor.ClearField("data")
