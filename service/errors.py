@@ -5,6 +5,7 @@ ServiceError
 ├ BadCredential       UNAUTHENTICATED     BAD_CREDENTIAL
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
 ├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
+├ NotLoaded           FAILED_PRECONDITION NOT_LOADED: no version of the model can be loaded
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
 ├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for a single row of these
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
@@ -58,6 +59,11 @@ class ModelNotFound(ServiceError):
 class Unsupported(ServiceError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "NO_PRIOR"
+
+
+class NotLoaded(ServiceError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOT_LOADED"
 
 
 class Overloaded(ServiceError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,20 @@ class Metrics:
             ("model", "version", "variant", "embedding_space_id", "device"),
             registry=registry,
         )
+        self._refused = Gauge(
+            "hourglass_model_versions_refused",
+            "Versions in the folder of models that cannot be served now; the log says why",
+            ("model",),
+            registry=registry,
+        )
+        self._unreadable = Gauge(
+            "hourglass_repository_unreadable",
+            "1 while the folder of models cannot be read or is empty: what was loaded is served on",
+            registry=registry,
+        )
+        self._poll_seconds = Gauge(
+            "hourglass_repository_scan_seconds", "Time that the last look at the folder took", registry=registry
+        )
         self._gpu = _GpuCollector()
         registry.register(self._gpu)
         self._drift = _DriftCollector()
@@ -143,6 +157,8 @@ class Metrics:
     def model_loaded(self, model: LiveModel, seconds: float) -> None:
         version, manifest = str(model.version), model.manifest
         self._load_seconds.labels(model.name, version).set(seconds)
+        # Of the same version with other files, which this one replaces.
+        self._info.remove_by_labels({"model": model.name, "version": version})
         self._info.labels(model.name, version, manifest.variant, manifest.embedding_space_id, model.device).set(1)
         for file, batcher in model.batchers.items():
             # Asked at scrape time: the hot path pays nothing for it.
@@ -153,8 +169,38 @@ class Metrics:
         if model.drift:
             self._drift.trackers[model.name, version] = model.drift
 
+    def model_unloaded(self, model: str, version: int) -> None:
+        """Its series end: versions come for as long as the process lives."""
+        labels = model, str(version)
+        counters: list[Counter | Histogram] = [self._rows, *self._scored.values()]
+        for series in (*counters, self._queue_seconds, self._run_seconds, self._batch_rows):
+            series.forget(*labels)
+        for gauge in (self._queue_rows, self._load_seconds, self._info):
+            gauge.remove_by_labels(dict(zip(_MODEL, labels, strict=True)))
+        for graph in [graph for graph in self._gpu.lanes if graph[:2] == labels]:
+            del self._gpu.lanes[graph]
+        self._drift.trackers.pop(labels, None)
+
+    def model_gone(self, model: str) -> None:
+        """Nothing is left of it."""
+        for series in (self._rejected, self._load_failures):
+            series.forget(model)
+
     def load_failed(self, model: str) -> None:
         self._load_failures.labels(model).value += 1
+
+    def scanned(self, seconds: float) -> None:
+        self._unreadable.set(0)
+        self._poll_seconds.set(seconds)
+
+    def unreadable(self) -> None:
+        self._unreadable.set(1)
+
+    def refused(self, versions: Mapping[str, int]) -> None:
+        """versions: of each model, how many cannot be served."""
+        self._refused.clear()
+        for model, count in versions.items():
+            self._refused.labels(model).set(count)
 
 
 def _graph(file: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 
@@ -22,13 +22,15 @@ from service import devices, native
 from service.arrivals import Arrivals
 from service.batcher import Limits
 from service.config import Settings
-from service.engine import Engine
+from service.engine import Engine, LiveModel
 from service.health import SERVICE, Health
 from service.interceptors import Guard, Tokens
 from service.lanes import GREEDY, SLOTS, Memory
+from service.loading import Loader
 from service.memory import keep_freed_memory, settle
 from service.metrics import LOOPBACK, Metrics, answer_scrapes
 from service.proving import Opener
+from service.remote import Mirror
 from service.repository import Repository
 from service.session import Options
 from service.start import StartError
@@ -66,9 +68,8 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     metrics_server, metrics_port = answer_scrapes(metrics.registry, metrics_host, settings.metrics_port)
     stop = _Stop()
     arrivals = Arrivals()
-    repository = Repository(
-        root=settings.exported,
-        newest=settings.newest,
+    loader = Loader(
+        root=settings.folder,
         opener=Opener(
             device,
             Options(threads, settings.tf32, settings.gpu_memory_bytes),
@@ -90,20 +91,32 @@ async def _serve(settings: Settings, ready: Ready) -> None:
         arrivals=arrivals,
         drift_window_rows=settings.drift_window_rows,
     )
-    loading = asyncio.create_task(repository.load())
+    engine, health = Engine(), Health((native.SERVICE,))
+
+    def show(models: Sequence[LiveModel]) -> None:
+        engine.replace(models)
+        health.serve({model.name for model in models})
+
+    explicit = settings.model_control == "explicit"
+    mirror = None if settings.cache is None else Mirror(settings.exported, settings.cache, metrics.load_failed)
+    repository = Repository(settings.folder, settings.newest, loader, metrics, show, explicit=explicit, mirror=mirror)
+    loading = asyncio.create_task(repository.start(allow_empty=settings.allow_empty))
     await stop.asked_before(loading)
     if not loading.done():
         loading.cancel()
         log.info("stopped while loading")
         return
-    engine = Engine(loading.result())
+    loading.result()
     settle()
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
     guard = Guard(metrics, (native.SERVICE,), arrivals, native.WITH_ROWS, tokens)
-    server, grpc_port, health = _listen(settings, engine, guard)
+    server, grpc_port = _listen(settings, engine, health, guard)
     await server.start()
     ready(grpc_port, metrics_port)
+    following = asyncio.create_task(repository.follow(settings.poll_seconds)) if settings.poll_seconds else None
     await stop.asked.wait()
+    if following:
+        following.cancel()
     health.drain()
     if not stop.at_once.is_set():
         log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
@@ -114,8 +127,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
         await asyncio.sleep(_GOAWAY_SECONDS)
     health.end()
     await stopping
-    for model in engine.models():
-        await model.close()
+    await repository.close()
     metrics_server.shutdown()
     metrics_server.server_close()
     log.info("stopped")
@@ -162,7 +174,7 @@ class _Stop:
             return
 
 
-def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.Server, int, Health]:
+def _listen(settings: Settings, engine: Engine, health: Health, guard: Guard) -> tuple[grpc.aio.Server, int]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers((guard,))
@@ -170,12 +182,11 @@ def _listen(settings: Settings, engine: Engine, guard: Guard) -> tuple[grpc.aio.
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
     autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), guard)
     services = (native.SERVICE,)
-    health = Health(services, sorted({model.name for model in engine.models()}))
     health_pb2_grpc.add_HealthServicer_to_server(health, guard)
     if settings.reflection:
         names = (*services, SERVICE, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), guard)
-    return server, _bind(server, settings), health
+    return server, _bind(server, settings)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

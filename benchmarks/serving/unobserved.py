@@ -41,8 +41,8 @@ class _Unobserved(batcher.Batcher):
 
 
 if __name__ == "__main__":
-    modules: dict[str, Any] = {name: import_module(f"service.{name}") for name in ("native", "repository", "server")}
+    modules: dict[str, Any] = {name: import_module(f"service.{name}") for name in ("native", "loading", "server")}
     modules["server"].Guard = _Bare
-    modules["repository"].Batcher = _Unobserved
+    modules["loading"].Batcher = _Unobserved
     modules["native"]._count = lambda *_arguments: None
     sys.exit(main())
