@@ -23,6 +23,7 @@ from service.counts import Count, Counter, Distribution, Histogram
 from service.start import StartError
 
 if TYPE_CHECKING:
+    from service.batcher import Batcher
     from service.drift import Tracker
     from service.engine import LiveModel
     from service.lanes import Lanes
@@ -88,7 +89,8 @@ class Metrics:
         self._run_seconds = histogram("hourglass_run_duration_seconds", "Time a batch took", _GRAPH, _SECONDS)
         self._rows = counter("hourglass_rows", "Rows that were run", _GRAPH)
         self._batch_rows = histogram("hourglass_batch_rows", "Rows run together", _GRAPH, _ROWS)
-        self._queue_rows = Gauge("hourglass_queue_rows", "Rows that wait now", _GRAPH, registry=registry)
+        self._queues = _QueueCollector()
+        registry.register(self._queues)
         self._scored = {
             "rows": counter("hourglass_scored_rows", "Rows that were scored", _MODEL),
             "anomalies": counter("hourglass_anomalies", "Scored rows that were called anomalies", _MODEL),
@@ -161,9 +163,7 @@ class Metrics:
         self._info.remove_by_labels({"model": model.name, "version": version})
         self._info.labels(model.name, version, manifest.variant, manifest.embedding_space_id, model.device).set(1)
         for file, batcher in model.batchers.items():
-            # Asked at scrape time: the hot path pays nothing for it.
-            waiting = partial(getattr, batcher, "queued_rows")
-            self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
+            self._queues.batchers[model.name, version, _graph(file)] = batcher
         for file, lanes in model.lanes.items():
             self._gpu.lanes[model.name, version, _graph(file)] = lanes
         if model.drift:
@@ -175,10 +175,11 @@ class Metrics:
         counters: list[Counter | Histogram] = [self._rows, *self._scored.values()]
         for series in (*counters, self._queue_seconds, self._run_seconds, self._batch_rows):
             series.forget(*labels)
-        for gauge in (self._queue_rows, self._load_seconds, self._info):
+        for gauge in (self._load_seconds, self._info):
             gauge.remove_by_labels(dict(zip(_MODEL, labels, strict=True)))
-        for graph in [graph for graph in self._gpu.lanes if graph[:2] == labels]:
-            del self._gpu.lanes[graph]
+        for by_graph in (self._queues.batchers, self._gpu.lanes):
+            for graph in [graph for graph in by_graph if graph[:2] == labels]:
+                del by_graph[graph]
         self._drift.trackers.pop(labels, None)
 
     def model_gone(self, model: str) -> None:
@@ -205,6 +206,23 @@ class Metrics:
 
 def _graph(file: str) -> str:
     return file.removesuffix(".onnx")
+
+
+class _QueueCollector(Collector):
+    """Asked at scrape time: the hot path pays nothing for it. A Gauge with a function is a cycle: it would keep a model
+    in memory until the garbage collector comes by."""
+
+    def __init__(self) -> None:
+        self.batchers: dict[tuple[str, str, str], Batcher] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily("hourglass_queue_rows", "Rows that wait now", labels=_GRAPH)
+        for graph, batcher in tuple(self.batchers.items()):
+            waiting.add_metric(graph, batcher.queued_rows)
+        yield waiting
 
 
 class _GpuCollector(Collector):

@@ -24,6 +24,7 @@ from service import scanning
 from service.engine import LiveModel
 from service.errors import ModelNotFound, NotLoaded, ServiceError, Unsupported
 from service.loading import Loader
+from service.memory import give_back
 from service.metrics import Metrics
 from service.remote import Mirror
 from service.scanning import Found, Signature, Version
@@ -141,7 +142,9 @@ class Repository:
             self._unreadable = ""
             for name in self._wanted(found):
                 await self._update(name, found[name])
-                self._publish()
+                if not self._is_shown:
+                    self._publish()
+                    await asyncio.to_thread(give_back)
             for name in {version.model for version in (*self._live, *self._refused)} - found.keys():
                 self._drop(name)
                 self._metrics.model_gone(name)
@@ -324,6 +327,8 @@ class Repository:
 
     async def _end(self, version: Version, close: Callable[[], Awaitable[None]]) -> None:
         await close()
+        del close  # and with it the sessions
+        await asyncio.to_thread(give_back)
         self._draining[version] -= 1
         if not self._draining[version]:
             del self._draining[version]
