@@ -24,8 +24,7 @@ from service.start import StartError
 
 log = structlog.get_logger(__name__)
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
-_CHUNK = 2**20
+_URL = re.compile(r"[a-z][a-z0-9+.:-]*://")
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 # Before a version that failed is fetched again: doubled from one to the other.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
@@ -146,11 +145,10 @@ class Mirror:
         draft = Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=place.parent))
         try:
             remote = f"{self._root}/{version.model}/{version.number}"
-            self._download(f"{remote}/{layout.MANIFEST}", draft / layout.MANIFEST, layout.MAX_MANIFEST_BYTES)
+            self._download(f"{remote}/{layout.MANIFEST}", draft / layout.MANIFEST)
             manifest = layout.read_manifest(draft)
             for file, entry in manifest.files.items():
-                sha256 = self._download(f"{remote}/{file}", draft / layout.check_file(file), entry.bytes)
-                if sha256 != entry.sha256:
+                if self._download(f"{remote}/{file}", draft / layout.check_file(file)) != entry.sha256:
                     raise layout.ArtefactError(f"{file}: its sha256 is not the manifest's, or not yet")
             draft.chmod(0o755)
             draft.rename(place)
@@ -162,20 +160,14 @@ class Mirror:
         seconds = round(time.perf_counter() - began, 3)
         log.info("model fetched", model=version.model, version=version.number, seconds=seconds)
 
-    def _download(self, remote: str, local: Path, most: int) -> str:
-        """Returns the sha256. Raises ArtefactError when there is more, or nothing."""
-        digest, size = hashlib.sha256(), 0
+    def _download(self, remote: str, local: Path) -> str:
+        """Returns the sha256. Raises ArtefactError where there is nothing."""
         try:
-            with self._files.open(remote, "rb", block_size=_CHUNK, cache_type="none") as source, local.open("wb") as to:
-                while chunk := source.read(_CHUNK):
-                    size += len(chunk)
-                    if size > most:
-                        raise layout.ArtefactError(f"{local.name} has more than {most} bytes")
-                    digest.update(chunk)
-                    to.write(chunk)
+            self._files.get_file(remote, str(local))
         except FileNotFoundError:
             raise layout.ArtefactError(f"{local.name} is missing: not a version, or still being copied") from None
-        return digest.hexdigest()
+        with local.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _cached(self) -> list[Version]:
         return [

@@ -31,6 +31,7 @@ P99_BAR, MEMORY_BAR = 2.0, 0.05
 _NAME, _WIDTH = "big", 784
 _HIDDEN = "2048,1024"
 _UNDISTURBED_SECONDS = 8.0
+_FREED_SECONDS = 1.5
 _FLAGS = ("--poll-seconds", "0.1", "--versions", "latest:1")
 
 
@@ -103,10 +104,10 @@ async def _measure(server: System, load: Load, exported: Path, aside: Path, argu
         _swap(exported, aside)
         await load.wait_version(1 if swap % 2 else 2)
         if swap + 1 == max(2, arguments.swaps // 10):
-            early = server.resident()
+            early = await _resident(server)
     disturbed, took, calls = load.p99(start), time.perf_counter() - began, len(load.seconds) - start
     worst = max(load.seconds[start:])
-    late = server.resident()
+    late = await _resident(server)
     undisturbed.append(await _undisturbed(load))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -123,6 +124,12 @@ async def _measure(server: System, load: Load, exported: Path, aside: Path, argu
         f"{growth:+.1%}, bar ± {MEMORY_BAR:.0%}"
     )
     return int(bool(load.failed or load.mixed) or ratio > P99_BAR or abs(growth) > MEMORY_BAR)
+
+
+async def _resident(server: System) -> int:
+    """With what has just left being freed."""
+    await asyncio.sleep(_FREED_SECONDS)
+    return server.resident()
 
 
 async def _undisturbed(load: Load) -> float:
