@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,9 +83,10 @@ class Repository:
         self._loop = asyncio.get_running_loop()
         self._one_at_a_time = asyncio.Lock()
         self._live: dict[Version, LiveModel] = {}
+        self._numbers: defaultdict[str, set[int]] = defaultdict(set)  # of the live ones
         self._signatures: dict[Version, Signature] = {}  # of the live ones
         self._refused: dict[Version, _Refusal] = {}
-        self._no_versions: dict[str, tuple[str, ...]] = {}
+        self._found: dict[str, Found | None] = {}  # at the last look
         self._loading: Version | None = None
         self._draining: Counter[Version] = Counter()
         self._unreadable = ""
@@ -107,9 +108,12 @@ class Repository:
             await self._update(name, found[name])
             if not allow_empty and not self._served(name):
                 raise StartError(f"--exported {self._root}: no version of {name!r} can be served; the log says why")
+        self._found = found
         self._has_started = True
         self._publish()
         if not self._live and not allow_empty and self._asked is None:
+            if self._mirror and self._mirror.unreachable:
+                raise StartError(f"--exported: {self._mirror.unreachable}")
             if self._is_one_model():
                 raise StartError(f"--exported {self._root}: this is one model: give the folder it is in")
             raise StartError(f"--exported {self._root}: holds no models; publish one with `hourglass-train fit`")
@@ -140,15 +144,16 @@ class Repository:
                 self._say_unreadable("it is empty")  # more likely not mounted than meant
                 return
             self._unreadable = ""
-            for name in self._wanted(found):
+            for name in self._changed(found):
                 await self._update(name, found[name])
                 if not self._is_shown:
                     self._publish()
                     await asyncio.to_thread(give_back)
             for name in {version.model for version in (*self._live, *self._refused)} - found.keys():
                 self._drop(name)
+                self._numbers.pop(name, None)
                 self._metrics.model_gone(name)
-            self._no_versions = {name: one.no_versions for name, one in found.items() if one and one.no_versions}
+            self._found = found
             self._publish()
             if self._mirror:
                 await asyncio.to_thread(self._mirror.prune, {*self._live, *self._refused})
@@ -167,6 +172,7 @@ class Repository:
             for version in [version for version in self._refused if version.model == name]:
                 del self._refused[version]
             await self._update(name, found[name])
+            self._found[name] = found[name]
             self._publish()
             if not self._served(name):
                 whys = [f"version {one.version}: {one.reason}" for one in self.index() if one.name == name]
@@ -181,6 +187,7 @@ class Repository:
                 raise ModelNotFound(f"{name[:64]!r} is not loaded", field="model")
             asked.discard(name)
             self._drop(name)
+            self._found.pop(name, None)
             self._publish()
 
     def index(self) -> Sequence[Listed]:
@@ -190,8 +197,8 @@ class Repository:
         def say(model: str, version: str, state: State, reason: str = "") -> None:
             states[model, version] = Listed(model, version, state, reason)
 
-        for model, names in self._no_versions.items():
-            for name in names:
+        for model, one in self._found.items():
+            for name in one.no_versions if one else ():
                 say(model, name, "UNAVAILABLE", _NO_NUMBER)
         for version, reason in self._reasons().items():
             say(version.model, str(version.number), "UNAVAILABLE", reason)
@@ -233,6 +240,11 @@ class Repository:
 
     def _wanted(self, found: dict[str, Found | None]) -> list[str]:
         return [name for name in found if self._asked is None or name in self._asked]
+
+    def _changed(self, found: dict[str, Found | None]) -> list[str]:
+        """Of most models nothing is new: what a look costs the event loop is one comparison for each."""
+        again = {version.model for version, refusal in self._refused.items() if refusal.signature is None}
+        return [name for name in self._wanted(found) if name in again or found[name] != self._found.get(name)]
 
     async def _update(self, name: str, one: Found | None) -> None:
         """Load what is new of a model, and let go of what is too old or no longer there."""
@@ -277,6 +289,7 @@ class Repository:
         if is_live:
             self._retire(version)
         self._live[version] = model
+        self._numbers[version.model].add(version.number)
         self._signatures[version] = signature
         self._refused.pop(version, None)
         self._is_shown = False
@@ -297,7 +310,7 @@ class Repository:
 
     def _served(self, name: str) -> list[Version]:
         """Newest first."""
-        return sorted((version for version in self._live if version.model == name), reverse=True)
+        return [Version(name, number) for number in sorted(self._numbers[name], reverse=True)]
 
     def _drop(self, name: str) -> None:
         for version in self._served(name):
@@ -309,6 +322,7 @@ class Repository:
     def _retire(self, version: Version) -> None:
         """It leaves the snapshot now, and memory when the last call that holds it is answered."""
         model = self._live.pop(version)
+        self._numbers[version.model].discard(version.number)
         del self._signatures[version]
         self._draining[version] += 1
         self._is_shown = False
