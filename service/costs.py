@@ -27,15 +27,17 @@ class Costs:
     padded: bool = False
 
     @classmethod
-    def measure(cls, run: Callable[[int], object], max_rows: int) -> Costs:
-        """run(n) runs n rows. Sizes are doubled until a batch takes long enough, is the largest there can be, or does
-        not fit into memory. Raises OutOfMemory when a single row does not."""
+    def measure(cls, run: Callable[[int], object], max_rows: int, rest: float = 0.0) -> Costs:
+        """run(n) runs n rows. After each run `rest` times as long is slept: others may be busy with calls.
+
+        Sizes are doubled until a batch takes long enough, is the largest there can be, or does not fit into memory.
+        Raises OutOfMemory when a single row does not."""
         rows: list[int] = []
         seconds: list[float] = []
         size = 1
         while size not in rows and (not seconds or seconds[-1] < _BATCH_SECONDS):
             try:
-                seconds.append(min(_timed(run, size) for _ in range(_REPETITIONS)))
+                seconds.append(min(_timed(run, size, rest) for _ in range(_REPETITIONS)))
             except OutOfMemory:
                 if not rows:
                     raise
@@ -77,7 +79,9 @@ class Costs:
         return fast + (slow - fast) * (rows - low) / (high - low)
 
 
-def _timed(run: Callable[[int], object], rows: int) -> float:
+def _timed(run: Callable[[int], object], rows: int, rest: float) -> float:
     started = time.perf_counter()
     run(rows)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    time.sleep(rest * seconds)
+    return seconds

@@ -278,7 +278,7 @@ class Repository:
             )
         self._loading = version
         try:
-            model = await self._loader.load(*version)
+            model = await self._loader.load(*version, gently=self._has_started)
         except Exception as error:  # a model is data: whatever it makes libraries do, others go on
             if isinstance(error, StartError) and not self._has_started:
                 raise

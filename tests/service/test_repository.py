@@ -47,9 +47,11 @@ class Loader:
         self.loads: list[tuple[str, int]] = []
         self.closed: list[tuple[str, int]] = []
         self.gate: asyncio.Event | None = None
+        self.gently = False
 
-    async def load(self, name: str, version: int) -> Any:
+    async def load(self, name: str, version: int, *, gently: bool) -> Any:
         self.loads.append((name, version))
+        self.gently = gently
         if self.gate:
             await self.gate.wait()
         said = (self.root / name / str(version) / "says").read_text()
@@ -112,8 +114,10 @@ async def test_a_poll_that_finds_nothing_new_loads_nothing(root: Path) -> None:
     await one.start()
     assert one.shown == [("line", 2), ("line", 3)]
     assert await one.poll() == []
+    assert not one.loader.gently  # at start nobody is served yet
     one.put("line", 4)
     assert await one.poll() == [("line", 4)]
+    assert one.loader.gently
     assert one.shown == [("line", 3), ("line", 4)]
 
 
