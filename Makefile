@@ -9,7 +9,7 @@ stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
 	proto/hourglass/v1/autoencoder.proto proto/service/oip/open_inference.proto
 
-.PHONY: demo test check proto bench bench-peers bench-memory bench-training bench-training-gpu bench-anomaly bench-tables bench-series bench-drift bench-streaming bench-gpu gpu-smoke clean
+.PHONY: demo test check proto bench bench-peers bench-memory bench-swaps bench-repository bench-training bench-training-gpu bench-anomaly bench-tables bench-series bench-drift bench-streaming bench-gpu gpu-smoke clean
 
 # One environment for every target, made when there is none or when pyproject.toml changed.
 $(READY): pyproject.toml Makefile
@@ -48,6 +48,12 @@ bench-peers: $(READY)
 
 bench-memory: $(READY)
 	$(BIN)/python -m benchmarks.serving.memory
+
+bench-swaps: $(READY)
+	$(BIN)/python -m benchmarks.serving.swaps
+
+bench-repository: $(READY)
+	$(BIN)/python -m benchmarks.serving.repository
 
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.training

@@ -39,7 +39,7 @@ from benchmarks.serving.load import Measured, generator, grpc_load
 from benchmarks.serving.measuring import Case, Contender, Ratio, console, ratio, show, turns
 from benchmarks.serving.models import CONV, MLP, MODELS
 from benchmarks.serving.systems import System, hourglass, python_echo
-from hourglass.contract.layout import read
+from hourglass.contract.layout import names, read, versions
 from hourglass.contract.manifest import CLIPPED, INPUT, MODEL, RECONSTRUCTION_ERROR, SCORE
 from service import devices
 from service.arrivals import Arrivals
@@ -48,9 +48,9 @@ from service.devices import CPU, CUDA, Device
 from service.engine import LiveModel
 from service.host import Host
 from service.lanes import GREEDY, SLOTS, Memory
+from service.loading import Loader
 from service.metrics import Metrics
 from service.proving import Opener
-from service.repository import Repository
 from service.session import Options, Session
 
 ENGINE, BARE, BUS = "engine", "onnxruntime, bound and pinned", "copies over the bus alone"
@@ -84,8 +84,8 @@ class Bench:
         root = self.exported / folder
 
         async def load() -> list[LiveModel]:
-            repository = Repository(root, 1, opener, Metrics(), limits, Arrivals(), drift_window_rows=0)
-            return await repository.load()
+            loader = Loader(root, opener, Metrics(), limits, Arrivals(), drift_window_rows=0)
+            return [await loader.load(name, versions(root, name)[0]) for name in names(root)]
 
         return {model.name: model for model in self.loop.run_until_complete(load())}
 

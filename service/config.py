@@ -17,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service import remote
 from service.start import StartError
 
 ENV_PREFIX = "HOURGLASS_"
@@ -43,7 +44,13 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    exported: Annotated[Path, Field(description="folder of published models: <name>/<version>/")]
+    exported: Annotated[
+        str,
+        Field(description="folder of published models, <name>/<version>/; or its URL: https://, s3://, gs://"),
+    ]
+    cache: Annotated[
+        Path | None, Field(description="where --exported is a URL: folder that its models are fetched into")
+    ] = None
     config: Annotated[Path | None, Field(description="TOML file with any of these settings")] = None
     host: Annotated[str, Field(description="address to listen on; 0.0.0.0 for every interface")] = "127.0.0.1"
     grpc_port: Annotated[int, _PORT, Field(description="port of the gRPC API; 0 takes a free one")] = 8001
@@ -73,6 +80,22 @@ class Settings(BaseSettings):
         Field(description="on a GPU: round the factors of products to 10 bits, for speed; scores move by about 1e-3"),
     ] = False
     versions: Annotated[str, Field(description="versions of each model to load: latest:N, or all")] = "latest:2"
+    poll_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86400,
+            allow_inf_nan=False,
+            description="time between two looks for new, changed and removed versions; 0: never",
+        ),
+    ] = 5
+    model_control: Annotated[
+        Literal["poll", "explicit"],
+        Field(description="poll: serve all models of the folder; explicit: those that RepositoryModelLoad names"),
+    ] = "poll"
+    allow_empty: Annotated[
+        bool, Field(description="start though there are no models, or some that cannot be served, and wait for them")
+    ] = False
     max_batch_rows: Annotated[
         int, Field(ge=1, le=2**20, description="most rows that are run together, and that one request may carry")
     ] = 1024
@@ -146,10 +169,6 @@ class Settings(BaseSettings):
         Field(description="file with the bearer tokens, one a line, of which callers must show one"),
     ] = None
     reflection: Annotated[bool, Field(description="offer gRPC server reflection")] = True
-    model_control: Annotated[
-        Literal["none", "explicit"],
-        Field(description="explicit: callers may load and unload models of the folder by the Open Inference Protocol"),
-    ] = "none"
     triton_metrics: Annotated[
         bool, Field(description="offer Triton's metric names, nv_inference_*, beside our own on /metrics")
     ] = False
@@ -161,6 +180,13 @@ class Settings(BaseSettings):
             raise ValueError("give latest:N with N of at least 1, or all")
         return value
 
+    @field_validator("exported")
+    @classmethod
+    def _exported(cls, value: str) -> str:
+        if remote.is_url(value):
+            remote.check(value)
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if self.max_queue_rows < self.max_batch_rows:
@@ -169,7 +195,14 @@ class Settings(BaseSettings):
             raise ValueError("--tls-cert and --tls-key come together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
+        if remote.is_url(self.exported) != (self.cache is not None):
+            raise ValueError("--cache and a URL in --exported come together")
         return self
+
+    @property
+    def folder(self) -> Path:
+        """Of the models, on this machine."""
+        return self.cache or Path(self.exported)
 
     @property
     def newest(self) -> int | None:
@@ -179,6 +212,8 @@ class Settings(BaseSettings):
     def with_absolute_paths(self) -> Settings:
         """The same settings, independent of the working directory."""
         paths = {name: value.absolute() for name, value in self if isinstance(value, Path)}
+        if self.cache is None:
+            return self.model_copy(update={**paths, "exported": str(self.folder.absolute())})
         return self.model_copy(update=paths)
 
     @classmethod

@@ -31,15 +31,18 @@ class Costs:
     padded: bool = False
 
     @classmethod
-    def measure(cls, run: Callable[[int], object], max_rows: int) -> Costs:
-        """run(n) runs n rows. Sizes are doubled until a batch takes long enough for its rows, is the largest there can
-        be, or does not fit into memory. Raises OutOfMemory when a single row does not."""
+    def measure(cls, run: Callable[[int], object], max_rows: int, rest: float = 0.0) -> Costs:
+        """run(n) runs n rows. After each run `rest` times as long is slept: others may be busy with calls.
+
+        Sizes are doubled until a batch takes long enough for its rows, is the largest there can be, or does not fit
+        into memory.
+        Raises OutOfMemory when a single row does not."""
         rows: list[int] = []
         seconds: list[float] = []
         size = 1
         while size not in rows and _worth_more(seconds):
             try:
-                seconds.append(min(_timed(run, size) for _ in range(_REPETITIONS)))
+                seconds.append(min(_timed(run, size, rest) for _ in range(_REPETITIONS)))
             except OutOfMemory:
                 if not rows:
                     raise
@@ -94,7 +97,9 @@ def _worth_more(seconds: list[float]) -> bool:
     return seconds[-1] < max(_BATCH_SECONDS, _FREE * seconds[-2])
 
 
-def _timed(run: Callable[[int], object], rows: int) -> float:
+def _timed(run: Callable[[int], object], rows: int, rest: float) -> float:
     started = time.perf_counter()
     run(rows)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    time.sleep(rest * seconds)
+    return seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
@@ -48,6 +49,10 @@ class Counter(Collector):
     def labels(self, *labels: str) -> Count:
         return self._series.setdefault(labels, Count())
 
+    def forget(self, *first: str) -> None:
+        """Every series whose labels begin so."""
+        _forget(self._series, first)
+
     def describe(self) -> Iterable[Metric]:
         return (self._family(),)
 
@@ -76,6 +81,10 @@ class Histogram(Collector):
     def labels(self, *labels: str) -> Distribution:
         return self._series.setdefault(labels, Distribution(self._bounds))
 
+    def forget(self, *first: str) -> None:
+        """Every series whose labels begin so."""
+        _forget(self._series, first)
+
     def describe(self) -> Iterable[Metric]:
         return (self._family(),)
 
@@ -92,3 +101,8 @@ class Histogram(Collector):
     def _family(self) -> HistogramMetricFamily:
         name, text, labels = self._about
         return HistogramMetricFamily(name, text, labels=labels)
+
+
+def _forget(series: dict[tuple[str, ...], Any], first: tuple[str, ...]) -> None:
+    for labels in [labels for labels in series if labels[: len(first)] == first]:
+        del series[labels]

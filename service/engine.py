@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -101,15 +103,25 @@ class LiveModel:
             )
         return self.manifest.drift
 
-    async def close(self) -> None:
-        for batcher in self.batchers.values():
-            await batcher.close()
-        for lanes in self.lanes.values():
-            lanes.close()
+    def on_release(self, then: Callable[[], None]) -> None:
+        """Call it, on whatever thread, once nobody holds this version any more: calls hold theirs until they are
+        answered, so that none ever meets a batcher that is closed."""
+        weakref.finalize(self, then).atexit = False
+
+    def closer(self) -> Callable[[], Awaitable[None]]:
+        """What frees its threads and memory. Does not hold this object itself."""
+        return partial(_close, self.batchers, self.lanes)
 
     def _check_prior(self, so: str) -> None:
         if self.manifest.prior is None:
             raise Unsupported(f"{self.name!r} is a {self.manifest.variant} autoencoder, without a prior: {so}")
+
+
+async def _close(batchers: Mapping[str, Batcher], lanes: Mapping[str, Lanes]) -> None:
+    for batcher in batchers.values():
+        await batcher.close()
+    for lane in lanes.values():
+        lane.close()
 
 
 class Engine:

@@ -6,6 +6,7 @@ ServiceError
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
 ├ NotOffered          UNIMPLEMENTED       NOT_OFFERED: of the Open Inference Protocol, or unless a setting says so
 ├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
+├ NotLoaded           FAILED_PRECONDITION NOT_LOADED: no version of the model can be loaded
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
 ├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for these rows, not even one by one
 ├ DeadlineMissed      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED: expired in the queue, never run
@@ -64,6 +65,11 @@ class Unsupported(ServiceError):
 class NotOffered(ServiceError):
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "NOT_OFFERED"
+
+
+class NotLoaded(ServiceError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOT_LOADED"
 
 
 class Overloaded(ServiceError):

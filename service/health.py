@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _READY = ""
 _LIVE = "liveness"
+_MODEL = "model/"
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -22,18 +23,26 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Readiness under "", each service's name and model/<name>; "liveness" stays SERVING to the end, or the kubelet
     would cut the drain short."""
 
-    def __init__(self, services: Iterable[str], models: Iterable[str]) -> None:
-        names = (_READY, _LIVE, *services, *(f"model/{name}" for name in models))
-        self._statuses = dict.fromkeys(names, _Status.SERVING)
+    def __init__(self, services: Iterable[str]) -> None:
+        self._statuses = dict.fromkeys((_READY, _LIVE, *services), _Status.SERVING)
         self._changed = asyncio.Event()
+        self._draining = False
         self._ended = False
 
     @property
     def ready(self) -> bool:
         return bool(self._statuses[_READY] == _Status.SERVING)
 
+    def serve(self, models: Iterable[str]) -> None:
+        """These models, and no others. A name that is gone is as unknown as one that never was."""
+        status = _Status.NOT_SERVING if self._draining else _Status.SERVING
+        others = {name: of for name, of in self._statuses.items() if not name.startswith(_MODEL)}
+        self._statuses = {**others, **dict.fromkeys((f"{_MODEL}{name}" for name in models), status)}
+        self._tell()
+
     def drain(self) -> None:
         """From now on nobody should send calls here."""
+        self._draining = True
         for name in self._statuses.keys() - {_LIVE}:
             self._statuses[name] = _Status.NOT_SERVING
         self._tell()

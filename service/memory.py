@@ -32,6 +32,12 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    give_back()
+
+
+def give_back() -> None:
+    """What is freed, to the kernel: after models come or go, or each would leave tens of MB behind. Lets other threads
+    go on meanwhile."""
     libc = _glibc()
     if libc:
         libc.malloc_trim(0)

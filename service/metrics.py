@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from service.start import StartError
 from service.triton_metrics import TritonNames
 
 if TYPE_CHECKING:
+    from service.batcher import Batcher
     from service.drift import Tracker
     from service.engine import LiveModel
     from service.lanes import Lanes
@@ -91,7 +92,8 @@ class Metrics:
         self._run_seconds = histogram("hourglass_run_duration_seconds", "Time a batch took", _GRAPH, _SECONDS)
         self._rows = counter("hourglass_rows", "Rows that were run", _GRAPH)
         self._batch_rows = histogram("hourglass_batch_rows", "Rows run together", _GRAPH, _ROWS)
-        self._queue_rows = Gauge("hourglass_queue_rows", "Rows that wait now", _GRAPH, registry=registry)
+        self._queues = _QueueCollector()
+        registry.register(self._queues)
         self._scored = {
             "rows": counter("hourglass_scored_rows", "Rows that were scored", _MODEL),
             "anomalies": counter("hourglass_anomalies", "Scored rows that were called anomalies", _MODEL),
@@ -121,6 +123,20 @@ class Metrics:
             ("model", "version", "variant", "embedding_space_id", "device"),
             registry=registry,
         )
+        self._refused = Gauge(
+            "hourglass_model_versions_refused",
+            "Versions in the folder of models that cannot be served now; the log says why",
+            ("model",),
+            registry=registry,
+        )
+        self._unreadable = Gauge(
+            "hourglass_repository_unreadable",
+            "1 while the folder of models cannot be read or is empty: what was loaded is served on",
+            registry=registry,
+        )
+        self._poll_seconds = Gauge(
+            "hourglass_repository_scan_seconds", "Time that the last look at the folder took", registry=registry
+        )
         self._gpu = _GpuCollector()
         registry.register(self._gpu)
         self._drift = _DriftCollector()
@@ -147,29 +163,78 @@ class Metrics:
             partial(self._rejected.labels, model),
             self.served.setdefault((model, version), Served()),
         )
-        observer.served.graphs.append(Graph(observer.queue_seconds, observer.run_seconds, observer.rows))
+        observer.served.graphs[file] = Graph(observer.queue_seconds, observer.run_seconds, observer.rows)
         return observer
 
     def model_loaded(self, model: LiveModel, seconds: float) -> None:
         version, manifest = str(model.version), model.manifest
         self._load_seconds.labels(model.name, version).set(seconds)
+        # Of the same version with other files, which this one replaces.
+        self._info.remove_by_labels({"model": model.name, "version": version})
         self._info.labels(model.name, version, manifest.variant, manifest.embedding_space_id, model.device).set(1)
         for file, batcher in model.batchers.items():
-            # Asked at scrape time: the hot path pays nothing for it.
-            waiting = partial(getattr, batcher, "queued_rows")
-            self._queue_rows.labels(model.name, version, _graph(file)).set_function(waiting)
-            self.served[model.name, model.version].waiting.append(partial(getattr, batcher, "queued_requests"))
+            self._queues.batchers[model.name, version, _graph(file)] = batcher
+            self.served[model.name, model.version].waiting[file] = partial(getattr, batcher, "queued_requests")
         for file, lanes in model.lanes.items():
             self._gpu.lanes[model.name, version, _graph(file)] = lanes
         if model.drift:
             self._drift.trackers[model.name, version] = model.drift
 
+    def model_unloaded(self, model: str, version: int) -> None:
+        """Its series end: versions come for as long as the process lives."""
+        labels = model, str(version)
+        counters: list[Counter | Histogram] = [self._rows, *self._scored.values()]
+        for series in (*counters, self._queue_seconds, self._run_seconds, self._batch_rows):
+            series.forget(*labels)
+        for gauge in (self._load_seconds, self._info):
+            gauge.remove_by_labels(dict(zip(_MODEL, labels, strict=True)))
+        for by_graph in (self._queues.batchers, self._gpu.lanes):
+            for graph in [graph for graph in by_graph if graph[:2] == labels]:
+                del by_graph[graph]
+        self._drift.trackers.pop(labels, None)
+        self.served.pop((model, version), None)
+
+    def model_gone(self, model: str) -> None:
+        """Nothing is left of it."""
+        for series in (self._rejected, self._load_failures):
+            series.forget(model)
+
     def load_failed(self, model: str) -> None:
         self._load_failures.labels(model).value += 1
+
+    def scanned(self, seconds: float) -> None:
+        self._unreadable.set(0)
+        self._poll_seconds.set(seconds)
+
+    def unreadable(self) -> None:
+        self._unreadable.set(1)
+
+    def refused(self, versions: Mapping[str, int]) -> None:
+        """versions: of each model, how many cannot be served."""
+        self._refused.clear()
+        for model, count in versions.items():
+            self._refused.labels(model).set(count)
 
 
 def _graph(file: str) -> str:
     return file.removesuffix(".onnx")
+
+
+class _QueueCollector(Collector):
+    """Asked at scrape time: the hot path pays nothing for it. A Gauge with a function is a cycle: it would keep a model
+    in memory until the garbage collector comes by."""
+
+    def __init__(self) -> None:
+        self.batchers: dict[tuple[str, str, str], Batcher] = {}
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily("hourglass_queue_rows", "Rows that wait now", labels=_GRAPH)
+        for graph, batcher in tuple(self.batchers.items()):
+            waiting.add_metric(graph, batcher.queued_rows)
+        yield waiting
 
 
 class _GpuCollector(Collector):

@@ -18,13 +18,14 @@ from service import explanation, open_models, open_parameters, open_tensors, sco
 from service.aside import FEW_NUMBERS, aside
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput, ModelNotFound, NotOffered
-from service.index import READY, Repository
+from service.index import READY
 from service.oip import open_inference_pb2 as pb
 from service.oip import open_inference_pb2_grpc
 from service.open_models import IS_ANOMALY, TOP
 from service.open_parameters import Options
 from service.open_tensors import RAW
 from service.pieces import Answer
+from service.repository import Repository
 from service.served import Served
 from service.verdicts import Rule
 

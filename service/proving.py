@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -41,8 +42,9 @@ class Opener:
     instances: int = 1
     slots: int = 1
 
-    def open(self, artefact: Artefact) -> dict[str, Proven]:
-        """Verified bytes -> each graph, having proven itself: inputs and outputs, golden rows, warm-up.
+    def open(self, artefact: Artefact, rest: float = 0.0) -> dict[str, Proven]:
+        """Verified bytes -> each graph, having proven itself: inputs and outputs, golden rows, warm-up. On the CPU,
+        `rest` times as long as each step took is slept after it.
 
         Raises ArtefactError naming the rule that is broken.
         """
@@ -50,23 +52,27 @@ class Opener:
         rows = {INPUT: golden.input.unpack(), **{name: answer.unpack() for name, answer in golden.outputs.items()}}
         with ExitStack() as refused:  # where one graph is, the others give their memory back
             graphs = {
-                file: self._open(file, artefact.files[file], artefact.manifest, rows[input_name], refused)
+                file: self._open(file, artefact.files[file], artefact.manifest, rows[input_name], rest, refused)
                 for file, (input_name, _) in GRAPHS.items()
             }
             refused.pop_all()
             return graphs
 
-    def _open(self, file: str, graph: bytes, manifest: Manifest, rows: np.ndarray, refused: ExitStack) -> Proven:
+    def _open(
+        self, file: str, graph: bytes, manifest: Manifest, rows: np.ndarray, rest: float, refused: ExitStack
+    ) -> Proven:
         def session(stream: int = 0) -> Session:
             opened = Session(graph, self.device, self.options, stream)
             _check_io(file, opened, manifest)
             return opened
 
         if self.memory is None:
+            began = time.perf_counter()
             run = session().run
+            time.sleep(rest * (time.perf_counter() - began))
             many, outputs = np.resize(rows, (self.batch_rows, *rows.shape[1:])), manifest.graph_outputs(file)
             # Also the warm-up: the first run of a shape is slow, and must not be a caller's.
-            proven = Proven(run, Costs.measure(lambda size: run(many[:size], outputs), self.batch_rows))
+            proven = Proven(run, Costs.measure(lambda size: run(many[:size], outputs), self.batch_rows, rest))
         else:
             lanes = Lanes(session, self.memory, rows, most=self.batch_rows, instances=self.instances, slots=self.slots)
             refused.callback(lanes.close)

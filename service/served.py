@@ -31,7 +31,7 @@ class Graph:
 @dataclass(slots=True)
 class Served:
     """Of one version. compute_seconds: of each request the time of the batch that it began in. last: when a batch last
-    ended, in seconds since 1970; 0.0: never. waiting: how many requests each queue has."""
+    ended, in seconds since 1970; 0.0: never. graphs, waiting: by file; how many requests each queue has."""
 
     successes: int = 0
     success_seconds: float = 0.0
@@ -39,8 +39,8 @@ class Served:
     fail_seconds: float = 0.0
     compute_seconds: float = 0.0
     last: float = 0.0
-    graphs: list[Graph] = field(default_factory=list)
-    waiting: list[Callable[[], int]] = field(default_factory=list)
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    waiting: dict[str, Callable[[], int]] = field(default_factory=dict)
 
     def ended(self, failed: type[BaseException] | None, seconds: float) -> None:
         if failed is None:
@@ -54,21 +54,21 @@ class Served:
 
     @property
     def rows(self) -> int:
-        return sum(graph.rows.value for graph in self.graphs)
+        return sum(graph.rows.value for graph in self.graphs.values())
 
     @property
     def batches(self) -> int:
-        return sum(sum(graph.run_seconds.counts) for graph in self.graphs)
+        return sum(sum(graph.run_seconds.counts) for graph in self.graphs.values())
 
     @property
     def begun(self) -> int:
         """Requests of which a row was run."""
-        return sum(sum(graph.queue_seconds.counts) for graph in self.graphs)
+        return sum(sum(graph.queue_seconds.counts) for graph in self.graphs.values())
 
     @property
     def queue_seconds(self) -> float:
-        return sum(graph.queue_seconds.sum for graph in self.graphs)
+        return sum(graph.queue_seconds.sum for graph in self.graphs.values())
 
     @property
     def pending(self) -> int:
-        return sum(waiting() for waiting in self.waiting)
+        return sum(waiting() for waiting in self.waiting.values())

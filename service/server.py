@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -19,19 +19,20 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import devices, index, native, open_inference
+from service import devices, native, open_inference
 from service.arrivals import Arrivals
 from service.batcher import Limits
 from service.config import Settings
-from service.engine import Engine
+from service.engine import Engine, LiveModel
 from service.health import SERVICE, Health
-from service.index import LoadedAtStart
 from service.interceptors import Guard, Tokens
 from service.lanes import GREEDY, SLOTS, Memory
+from service.loading import Loader
 from service.memory import keep_freed_memory, settle
 from service.metrics import LOOPBACK, Metrics, answer_scrapes
 from service.oip import open_inference_pb2_grpc
 from service.proving import Opener
+from service.remote import Mirror
 from service.repository import Repository
 from service.session import Options
 from service.start import StartError
@@ -76,9 +77,8 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     tracing = _tracing(settings)
     stop = _Stop()
     arrivals = Arrivals()
-    repository = Repository(
-        root=settings.exported,
-        newest=settings.newest,
+    loader = Loader(
+        root=settings.folder,
         opener=Opener(
             device,
             Options(threads, settings.tf32, settings.gpu_memory_bytes),
@@ -102,21 +102,33 @@ async def _serve(settings: Settings, ready: Ready) -> None:
         drift_window_rows=settings.drift_window_rows,
         spans=tracing,
     )
-    loading = asyncio.create_task(repository.load())
+    engine, health = Engine(), Health(_SERVICES)
+
+    def show(models: Sequence[LiveModel]) -> None:
+        engine.replace(models)
+        health.serve({model.name for model in models})
+
+    explicit = settings.model_control == "explicit"
+    mirror = None if settings.cache is None else Mirror(settings.exported, settings.cache, metrics.load_failed)
+    repository = Repository(settings.folder, settings.newest, loader, metrics, show, explicit=explicit, mirror=mirror)
+    loading = asyncio.create_task(repository.start(allow_empty=settings.allow_empty))
     await stop.asked_before(loading)
     if not loading.done():
         loading.cancel()
         log.info("stopped while loading")
         return
-    engine = Engine(loading.result())
+    loading.result()
     settle()
     tokens = None if settings.auth_token_file is None else Tokens(settings.auth_token_file)
     with_rows = {**native.WITH_ROWS, **open_inference.WITH_ROWS}
     guard = Guard(metrics, _SERVICES, arrivals, with_rows, tokens, tracing)
-    server, grpc_port, health = _listen(settings, engine, LoadedAtStart(engine), metrics, guard)
+    server, grpc_port = _listen(settings, engine, repository, health, metrics, guard)
     await server.start()
     ready(grpc_port, metrics_port)
+    following = asyncio.create_task(repository.follow(settings.poll_seconds)) if settings.poll_seconds else None
     await stop.asked.wait()
+    if following:
+        following.cancel()
     health.drain()
     if not stop.at_once.is_set():
         log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
@@ -127,8 +139,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
         await asyncio.sleep(_GOAWAY_SECONDS)
     health.end()
     await stopping
-    for model in engine.models():
-        await model.close()
+    await repository.close()
     if tracing is not None:
         await asyncio.to_thread(tracing.close)
     metrics_server.shutdown()
@@ -191,15 +202,14 @@ class _Stop:
 
 
 def _listen(
-    settings: Settings, engine: Engine, repository: index.Repository, metrics: Metrics, guard: Guard
-) -> tuple[grpc.aio.Server, int, Health]:
+    settings: Settings, engine: Engine, repository: Repository, health: Health, metrics: Metrics, guard: Guard
+) -> tuple[grpc.aio.Server, int]:
     """The gRPC server with everything on it, bound to its port and not started. Raises StartError."""
     server = grpc.aio.server(options=_options(settings))
     server.add_generic_rpc_handlers((guard,))
 
     limits = pb.Limits(max_rows=settings.max_batch_rows, max_message_bytes=settings.max_message_bytes)
     autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(native.Autoencoder(engine, limits), guard)
-    health = Health(_SERVICES, sorted({model.name for model in engine.models()}))
     open_protocol = open_inference.OpenInference(
         engine,
         repository,
@@ -214,7 +224,7 @@ def _listen(
     if settings.reflection:
         names = (*_SERVICES, SERVICE, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), guard)
-    return server, _bind(server, settings), health
+    return server, _bind(server, settings)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ def serve() -> Iterator[Callable[..., Serve]]:
     """Start hourglass-serve processes on free ports; they are stopped when the test ends."""
     started: list[Serve] = []
 
-    def start(exported: Path, *flags: str, **environment: str) -> Serve:
+    def start(exported: Path | str, *flags: str, **environment: str) -> Serve:
         server = Serve(exported, *flags, **environment)
         started.append(server)
         return server.wait_ready()

@@ -19,7 +19,7 @@ _ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.start
 class Serve:
     """A server of its own process: its log as objects, its ports once it is ready."""
 
-    def __init__(self, exported: Path, *flags: str, **environment: str) -> None:
+    def __init__(self, exported: Path | str, *flags: str, **environment: str) -> None:
         command = [sys.executable, "-m", "service", "--exported", str(exported)]
         ports = ["--grpc-port", "0", "--metrics-port", "0", "--drain-seconds", "0"]
         self.process = subprocess.Popen(

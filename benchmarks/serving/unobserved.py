@@ -43,8 +43,8 @@ class _Unobserved(batcher.Batcher):
 
 
 if __name__ == "__main__":
-    modules: dict[str, Any] = {name: import_module(f"service.{name}") for name in ("scoring", "repository", "server")}
+    modules: dict[str, Any] = {name: import_module(f"service.{name}") for name in ("scoring", "loading", "server")}
     modules["server"].Guard = _Bare
-    modules["repository"].Batcher = _Unobserved
+    modules["loading"].Batcher = _Unobserved
     modules["scoring"].count = lambda *_arguments: None
     sys.exit(main())

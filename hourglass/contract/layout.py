@@ -29,6 +29,10 @@ class ArtefactError(Exception):
     """A folder is not a published model; the message names the rule that is broken."""
 
 
+class Unreadable(ArtefactError):
+    """A file cannot be opened or read: that says nothing of the version, and may pass."""
+
+
 @dataclass(frozen=True)
 class Artefact:
     """One published version: its manifest, and the verified bytes of the files that were asked for."""
@@ -39,9 +43,17 @@ class Artefact:
     files: dict[str, bytes]
 
 
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def is_version(text: str) -> bool:
+    return _VERSION.fullmatch(text) is not None
+
+
 def check_name(name: str) -> str:
     """Returns the name. Raises ValueError when it is not [a-z][a-z0-9-]{0,62}."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(
             f"{name!r} is not a model name: a lower-case letter, then at most 62 lower-case letters, digits or '-'"
         )
@@ -50,7 +62,7 @@ def check_name(name: str) -> str:
 
 def names(root: Path) -> list[str]:
     """The names under `root` that have a version, sorted. A folder without one is not a model, or not yet."""
-    return sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name) and versions(root, entry.name))
+    return sorted(entry.name for entry in root.iterdir() if is_name(entry.name) and versions(root, entry.name))
 
 
 def versions(root: Path, name: str) -> list[int]:
@@ -58,7 +70,7 @@ def versions(root: Path, name: str) -> list[int]:
     folder = root / check_name(name)
     if not folder.is_dir():
         return []
-    return sorted((int(e.name) for e in folder.iterdir() if _VERSION.fullmatch(e.name)), reverse=True)
+    return sorted((int(e.name) for e in folder.iterdir() if is_version(e.name)), reverse=True)
 
 
 def publish(root: Path, name: str, write: Callable[[Path], None]) -> Path:
@@ -122,9 +134,11 @@ def read(root: Path, name: str, version: int, files: tuple[str, ...] = ()) -> Ar
     The kept bytes are the hashed ones, so nothing can change in between. Raises ArtefactError.
     """
     folder = root / check_name(name) / str(version)
-    manifest = _read_manifest(folder / MANIFEST)
+    _check_inside(root, folder / MANIFEST)
+    manifest = read_manifest(folder)
     kept: dict[str, bytes] = {}
     for file, entry in manifest.files.items():
+        _check_inside(root, folder / check_file(file))
         data = _read_file(folder, file, entry.bytes)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ArtefactError(f"{file}: its sha256 is not the manifest's")
@@ -133,8 +147,15 @@ def read(root: Path, name: str, version: int, files: tuple[str, ...] = ()) -> Ar
     return Artefact(name, version, manifest, kept)
 
 
-def _read_manifest(path: Path) -> Manifest:
-    data = _read_regular(path, lambda size: size <= _MAX_MANIFEST_BYTES, f"at most {_MAX_MANIFEST_BYTES}")
+def _check_inside(root: Path, path: Path) -> None:
+    """Links are followed, as in a ConfigMap's volume, but not to other folders of the machine. Raises ArtefactError."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ArtefactError(f"{path.name} is a link that leads out of the folder of models: copy the file there")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Of a version's folder, without looking at the files it names. Raises ArtefactError."""
+    data = _read_regular(folder / MANIFEST, lambda size: size <= _MAX_MANIFEST_BYTES, f"at most {_MAX_MANIFEST_BYTES}")
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -143,9 +164,14 @@ def _read_manifest(path: Path) -> Manifest:
         raise ArtefactError(f"{MANIFEST}: {where + ': ' if where else ''}{first['msg']}") from None
 
 
-def _read_file(folder: Path, file: str, size: int) -> bytes:
+def check_file(file: str) -> str:
+    """Returns the name. Raises ArtefactError when it may be another folder's."""
     if not _FILE.fullmatch(file):
         raise ArtefactError(f"{MANIFEST}: {file!r} is not a file name")
+    return file
+
+
+def _read_file(folder: Path, file: str, size: int) -> bytes:
     return _read_regular(folder / file, lambda found: found == size, f"the manifest's {size}")
 
 
@@ -163,4 +189,4 @@ def _read_regular(path: Path, size_is_right: Callable[[int], bool], expected: st
     except FileNotFoundError:
         raise ArtefactError(f"{path.name} is missing: not a version, or still being copied") from None
     except OSError as error:
-        raise ArtefactError(f"{path.name} cannot be read: {error.strerror}") from None
+        raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None

@@ -150,7 +150,7 @@ def test_ports_settings_and_grace_are_the_servers(manifests: Manifests, monkeypa
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = Settings()
-    assert settings.exported == Path("/mnt/models")  # where KServe puts storageUri
+    assert settings.folder == Path("/mnt/models")  # where KServe puts storageUri
     (port,) = container["ports"]
     assert (port["name"], port["containerPort"]) == ("h2c", settings.grpc_port)
     assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == str(settings.metrics_port)

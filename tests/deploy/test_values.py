@@ -90,6 +90,8 @@ def test_the_full_example_leaves_no_value_at_its_default(hourglass):
         ("server: {maxMessageBytes: 4294967296}", "/server/maxMessageBytes", "maximum"),
         ("server: {versions: newest}", "/server/versions", "does not match pattern"),
         ("server: {versions: 'latest:0'}", "/server/versions", "does not match pattern"),
+        ("server: {pollSeconds: -1}", "/server/pollSeconds", "minimum"),
+        ("server: {allowEmpty: 'yes'}", "/server/allowEmpty", "want boolean"),
         ("server: {logLevel: WARN}", "/server/logLevel", "must be one of"),
         ("server: {reflection: 'yes'}", "/server/reflection", "want boolean"),
         ("server: {device: cuda}", "/server", "device"),

@@ -47,7 +47,7 @@ def test_graphs_of_a_version_are_counted_together() -> None:
         model.ended(failed, seconds)
     for other in (Overloaded, DeadlineMissed, asyncio.CancelledError, RuntimeError):
         encoder.ended(other, 1.0)
-    metrics.served["m", 7].waiting.append(lambda: 4)
+    metrics.served["m", 7].waiting["model.onnx"] = lambda: 4
 
     found = scraped(metrics)
     assert {name for name, _ in found} == NAMES

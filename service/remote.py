@@ -1,0 +1,218 @@
+"""Models from elsewhere, an object store or a file server, mirrored into a local folder that is served as any other.
+
+Only from the operator's URL, never from a request. A version is fetched into a hidden folder, every file's size and
+sha256 compared with its manifest, and moved to its place in one step; what is served is read, verified and proven from
+there as always. Of the remote only names are believed, and only those that a model and a version may have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Container
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from hourglass.contract import layout
+from service.scanning import Version
+from service.start import StartError
+
+log = structlog.get_logger(__name__)
+
+_URL = re.compile(r"[a-z][a-z0-9+.:-]*://")
+_CONNECT_SECONDS, _READ_SECONDS = 10, 30
+# Before a version that failed is fetched again: doubled from one to the other.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
+_LEFTOVER_SECONDS = 3600.0
+_HIDDEN = ".draft-"
+
+
+def is_url(text: str) -> bool:
+    return _URL.match(text) is not None
+
+
+def check(url: str) -> None:
+    """Raises ValueError where a URL is no place to take models from."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "http":
+        raise ValueError("http:// can be changed on its way: use https://")
+    if "::" in url:
+        raise ValueError("URLs are not chained")
+    if "@" in rest.partition("/")[0]:
+        raise ValueError("no credentials in the URL: the storage's own environment or files hold them")
+
+
+class Mirror:
+    """Used from one thread at a time. Several processes may share the folder."""
+
+    def __init__(self, url: str, folder: Path, failed: Callable[[str], None]) -> None:
+        """failed: told the model whenever another version cannot be fetched. Raises StartError."""
+        self._url = url
+        self._folder = folder
+        self._tell_failed = failed
+        self._files, self._root = _open(url)
+        self._retries: dict[Version, tuple[float, float]] = {}  # when, and the pause after that
+        # Why versions cannot be fetched, and why the remote cannot be listed; empty when it can.
+        self.failed: dict[Version, str] = {}
+        self.unreachable = ""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _clear_leftovers(folder)
+        except OSError as error:
+            raise StartError(f"--cache {folder}: {error.strerror}") from None
+
+    def refresh(self, newest: int | None, refused: Container[Version]) -> None:
+        """Fetch the newest versions of each model until there are `newest` that were not refused, and let go of those
+        that the remote has no more. When the remote fails everything stays as it is."""
+        try:
+            found = self._list()
+        except Exception as error:  # every storage has exceptions of its own
+            why = f"{type(error).__name__}: {error}"
+            if not self.unreachable:
+                log.error("the remote models cannot be listed: what was fetched is served on", why=why)
+            self.unreachable = why
+            return
+        self.unreachable = ""
+        self.failed = {one: why for one, why in self.failed.items() if one.number in found.get(one.model, ())}
+        for name, numbers in found.items():
+            good = 0
+            for number in numbers:
+                if good == newest:
+                    break
+                version = Version(name, number)
+                good += self._has(version) and version not in refused
+        for version in self._cached():
+            if version.number not in found.get(version.model, ()):
+                self._remove(version)
+
+    def prune(self, keep: Container[Version]) -> None:
+        """Forget all other versions."""
+        for version in self._cached():
+            if version not in keep:
+                self._remove(version)
+
+    def _list(self) -> dict[str, list[int]]:
+        """Of each model the versions, newest first. Raises what the storage raises, FileNotFoundError where there are
+        no models: more likely a mistake than meant."""
+        self._files.invalidate_cache()
+        found = {}
+        for name in sorted(filter(layout.is_name, self._names(self._root))):
+            numbers = map(int, filter(layout.is_version, self._names(f"{self._root}/{name}")))
+            found[name] = sorted(numbers, reverse=True)
+        if not any(found.values()):
+            raise FileNotFoundError("there are no models")
+        return found
+
+    def _names(self, folder: str) -> Collection[str]:
+        return {str(path).rstrip("/").rpartition("/")[2] for path in self._files.ls(folder, detail=False)}
+
+    def _has(self, version: Version) -> bool:
+        """Whether it is here, having tried to fetch it unless that failed lately."""
+        if self._place(version).exists():
+            return True
+        after, pause = self._retries.get(version, (0.0, _SHORTEST_PAUSE))
+        if time.monotonic() < after:
+            return False
+        try:
+            self._fetch(version)
+        except Exception as error:
+            self._retries[version] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
+            self._fail(version, error)
+            return False
+        self._retries.pop(version, None)
+        self.failed.pop(version, None)
+        return True
+
+    def _fail(self, version: Version, error: Exception) -> None:
+        known = isinstance(error, layout.ArtefactError)
+        # What a storage says may name places.
+        reason = str(error) if known else f"it cannot be fetched: {type(error).__name__}; the log says more"
+        if self.failed.get(version) != reason:
+            self._tell_failed(version.model)
+            why = reason if known else f"{type(error).__name__}: {error}"
+            log.error("model cannot be fetched", model=version.model, version=version.number, why=why)
+        self.failed[version] = reason
+
+    def _fetch(self, version: Version) -> None:
+        began = time.perf_counter()
+        place = self._place(version)
+        place.parent.mkdir(exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=place.parent))
+        try:
+            remote = f"{self._root}/{version.model}/{version.number}"
+            self._download(f"{remote}/{layout.MANIFEST}", draft / layout.MANIFEST)
+            manifest = layout.read_manifest(draft)
+            for file, entry in manifest.files.items():
+                if self._download(f"{remote}/{file}", draft / layout.check_file(file)) != entry.sha256:
+                    raise layout.ArtefactError(f"{file}: its sha256 is not the manifest's, or not yet")
+            draft.chmod(0o755)
+            draft.rename(place)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            if place.exists():  # another process was faster
+                return
+            raise
+        seconds = round(time.perf_counter() - began, 3)
+        log.info("model fetched", model=version.model, version=version.number, seconds=seconds)
+
+    def _download(self, remote: str, local: Path) -> str:
+        """Returns the sha256. Raises ArtefactError where there is nothing."""
+        try:
+            self._files.get_file(remote, str(local))
+        except FileNotFoundError:
+            raise layout.ArtefactError(f"{local.name} is missing: not a version, or still being copied") from None
+        with local.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _cached(self) -> list[Version]:
+        return [
+            Version(name, number)
+            for name in layout.names(self._folder)
+            for number in layout.versions(self._folder, name)
+        ]
+
+    def _place(self, version: Version) -> Path:
+        return self._folder / version.model / str(version.number)
+
+    def _remove(self, version: Version) -> None:
+        """In one step for whoever looks."""
+        place = self._place(version)
+        hidden = place.with_name(f"{_HIDDEN}{version.number}-{time.monotonic_ns()}")
+        try:
+            place.rename(hidden)
+        except OSError:  # another process has
+            return
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """The storage, and the place in it. Raises StartError."""
+    scheme = url.partition("://")[0]
+    try:
+        from fsspec.core import url_to_fs
+
+        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+        if scheme == "https":
+            import aiohttp
+
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+            options["client_kwargs"] = {"timeout": timeout}
+        files, root = url_to_fs(url, **options)
+    except ImportError as error:
+        extra = {"s3": "remote-s3", "gs": "remote-gcs", "gcs": "remote-gcs"}.get(scheme, "remote")
+        raise StartError(f"--exported {scheme}://: {error}: run `pip install 'hourglass-serving[{extra}]'`") from None
+    except ValueError as error:
+        raise StartError(f"--exported: {error}") from None
+    return files, str(root).rstrip("/")
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Of a process that was killed while it fetched."""
+    for draft in folder.glob(f"*/{_HIDDEN}*"):
+        if time.time() - draft.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
