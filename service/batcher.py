@@ -30,6 +30,8 @@ from service.runners import Runners
 
 log = logging.getLogger(__name__)
 
+_EXPIRED = "the deadline passed while rows were queued; these were not run"
+_FEW = 64
 _GOING_AWAY = "the server is shutting down: try another"
 
 # A batch of so much work gains little by growing: it is begun whoever else is coming.
@@ -108,6 +110,7 @@ class Batcher:
         self._queued_rows = 0
         self._queued_bytes = 0
         self._seconds_per_row = costs.expect(self._batch_rows) / self._batch_rows
+        self._given_up = 0  # of what is, or was, in the queue
         self._planned = False  # a turn, by the timer or by arrivals
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -122,12 +125,19 @@ class Batcher:
         return len(self._queue)
 
     async def submit(
-        self, rows: np.ndarray, outputs: Sequence[str], timeout: float | None = None, *, urgent: bool = False
+        self,
+        rows: np.ndarray,
+        outputs: Sequence[str],
+        timeout: float | None = None,
+        *,
+        patience: float | None = None,
+        urgent: bool = False,
     ) -> Answer:
         """rows: float32 [n, ...] -> the asked outputs for these rows, in order.
 
-        timeout: seconds the caller is willing to wait in the queue. urgent: ahead of what waits and is not; what is
-        running is not disturbed. Raises Overloaded, DeadlineMissed, InferenceFailed, ShuttingDown. Cancelling it takes
+        timeout: seconds until gRPC ends the call; rows that wait for longer are not run. patience: seconds after which
+        waiting rows are answered DeadlineMissed. urgent: ahead of what waits and is not; what is running is not
+        disturbed. Raises Overloaded, DeadlineMissed, InferenceFailed, ShuttingDown. Cancelling it takes
         the rows out of the queue.
         """
         came = time.perf_counter()
@@ -136,18 +146,22 @@ class Batcher:
             if self._closing:
                 raise ShuttingDown(_GOING_AWAY)
             self._check_room()
-            deadline = float("inf") if timeout is None else came + timeout
+            deadline = came + min(seconds for seconds in (timeout, patience, float("inf")) if seconds is not None)
             trace = self._spans and self._spans.current()
             request = Request(rows, outputs, deadline, self._loop.create_future(), urgent, trace, came)
             self._line_up(request)
             self._queued_rows += len(rows)
             self._queued_bytes += rows.nbytes
             self._plan_turn()
+            patient = None if patience is None else self._loop.call_later(patience, self._expire, request)
             try:
                 return await request.answer
             except asyncio.CancelledError:
-                self._leave(request)  # at once, not when its turn would have come
+                self._give_up(request)  # at once, not when its turn would have come
                 raise
+            finally:
+                if patient is not None:
+                    patient.cancel()
         except BaseException as error:
             failed = type(error)
             raise
@@ -258,6 +272,20 @@ class Batcher:
             error.__cause__ = cause
         request.answer.set_exception(error)
 
+    def _expire(self, request: Request) -> None:
+        if not request.cut and not request.answer.done():
+            self._observer.rejected(DeadlineMissed.reason)
+            self._fail(request, DeadlineMissed(_EXPIRED))
+            self._give_up(request)
+
+    def _give_up(self, request: Request) -> None:
+        """Behind urgent ones its turn may never come: the queue is not to fill up with what nobody waits for."""
+        self._leave(request)
+        self._given_up += 1
+        if self._given_up > max(_FEW, len(self._queue) // 2):
+            self._queue = deque(request for request in self._queue if not request.answer.done())
+            self._given_up = 0
+
     def _leave(self, request: Request) -> None:
         """What was not run of it will not be, and makes room."""
         if not request.cut:
@@ -296,7 +324,7 @@ class Batcher:
                 self._leave(request)
             elif request.deadline <= now:
                 self._observer.rejected(DeadlineMissed.reason)
-                self._fail(request, DeadlineMissed("the deadline passed while rows were queued; these were not run"))
+                self._fail(request, DeadlineMissed(_EXPIRED))
             else:
                 piece = self._take(request, min(request.left, room))
                 batch.append(piece)

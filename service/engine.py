@@ -74,12 +74,18 @@ class LiveModel:
         return await self.batchers[MODEL].submit(rows, _EXPLAIN if explain else _SCORE, timeout)
 
     async def infer(
-        self, rows: np.ndarray, outputs: Sequence[str], timeout: float | None, *, urgent: bool = False
+        self,
+        rows: np.ndarray,
+        outputs: Sequence[str],
+        timeout: float | None,
+        *,
+        patience: float | None = None,
+        urgent: bool = False,
     ) -> Answer:
         """float32 [n, *row_shape] -> the outputs, of model.onnx and those that are worked out of them (P_VALUE, with
-        SCORE; MISSING, UNKNOWN), by the smallest graph that has them. urgent: ahead of what waits and is not."""
+        SCORE; MISSING, UNKNOWN), by the smallest graph that has them. patience, urgent: as of Batcher.submit."""
         file = ENCODER if _EMBEDDINGS.issuperset(outputs) else MODEL
-        return await self.batchers[file].submit(rows, outputs, timeout, urgent=urgent)
+        return await self.batchers[file].submit(rows, outputs, timeout, patience=patience, urgent=urgent)
 
     async def decode(self, embeddings: np.ndarray, timeout: float | None) -> np.ndarray:
         """float32 [n, embedding_size] -> [n, *row_shape], in input units."""

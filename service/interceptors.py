@@ -110,7 +110,8 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         if tokens is not None and not tokens.allow(details.invocation_metadata):
             return self._refuse(
                 BadCredential("this server asks for `authorization: Bearer <token>`; none or a wrong one came"),
-                _name(method) if method.startswith(self._prefixes) else None,
+                # A name that nobody serves would be a metric's series for ever, without a token.
+                _name(method) if self._is_ours(details) else None,
             )
         named = any(key == _REQUEST_ID for key, _ in details.invocation_metadata or ())
         guarded = self._guarded.get((method, named))
@@ -126,6 +127,10 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             if found is not None:
                 return found
         return None
+
+    def _is_ours(self, details: grpc.HandlerCallDetails) -> bool:
+        ours = details.method.startswith(self._prefixes)
+        return ours and any(handler.service(details) is not None for handler in self._handlers)
 
     def _refuse(self, error: ServiceError, method: str | None) -> grpc.RpcMethodHandler:
         async def refuse(_requests: Any, context: grpc.aio.ServicerContext) -> None:

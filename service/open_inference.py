@@ -71,8 +71,13 @@ class OpenInference(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         wanted = _wanted(request, model, options)
         quick = open_tensors.is_quick(request)
         rows = await aside(quick, open_tensors.decode, request, manifest, self._max_rows)
-        timeout = _sooner(options.timeout, context.time_remaining())
-        answer = await model.infer(rows, open_models.needs(wanted), timeout, urgent=options.urgent)
+        answer = await model.infer(
+            rows,
+            open_models.needs(wanted),
+            context.time_remaining(),
+            patience=options.timeout,
+            urgent=options.urgent,
+        )
         await _work_out(answer, wanted, rows, options, rule, model)
         version = _signed(model.name, model.version, manifest.embedding_space_id)
         if IS_ANOMALY in wanted:
@@ -231,10 +236,6 @@ def _of_length_one(embeddings: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     normalised: np.ndarray = np.divide(embeddings, length, out=np.zeros_like(embeddings), where=length > 0)
     return normalised
-
-
-def _sooner(one: float | None, other: float | None) -> float | None:
-    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 
 @lru_cache

@@ -7,6 +7,8 @@ variables do: OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +35,7 @@ class Tracing:
     def __init__(self, endpoint: str) -> None:
         """endpoint: of a collector that speaks OTLP over gRPC, such as http://collector:4317."""
         os.environ.setdefault("OTEL_SERVICE_NAME", "hourglass-serve")
+        logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)  # it warns of whatever callers write
         self._provider = TracerProvider(resource=Resource.create())
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
         self._tracer = self._provider.get_tracer("hourglass")
@@ -53,6 +56,13 @@ class Tracing:
                     return await answer(request, context)
                 except ServiceError as error:
                     code = error.code
+                    raise
+                except asyncio.CancelledError:
+                    expired = (remaining := context.time_remaining()) is not None and remaining <= 0
+                    code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+                    raise
+                except NotImplementedError:
+                    code = grpc.StatusCode.UNIMPLEMENTED
                     raise
                 except Exception:
                     code = grpc.StatusCode.INTERNAL

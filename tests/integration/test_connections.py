@@ -106,6 +106,20 @@ def test_a_call_is_a_span_of_its_callers_trace(exported: Path, collector: tuple[
     assert spans.take(3).keys() >= {"queue", "run"}  # what was not sent yet is sent at the end
 
 
+def test_names_that_nobody_serves_are_no_series(exported: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret\n")
+    server = Serve(exported, "--auth-token-file", str(tokens)).wait_ready()
+    with grpc.insecure_channel(server.address) as channel:
+        for method in ("Score", *(f"Guess{i}" for i in range(5))):
+            call = channel.unary_unary(f"/hourglass.v1.Autoencoder/{method}")
+            assert wire.failure(call, b"").code is grpc.StatusCode.UNAUTHENTICATED
+    page = server.metrics()
+    assert 'method="Score"' in page
+    assert "Guess" not in page
+    server.kill()
+
+
 def test_without_a_collector_calls_are_answered(exported: Path) -> None:
     server = Serve(exported, "--traces-endpoint", "http://127.0.0.1:1").wait_ready()
     with grpc.insecure_channel(server.address) as channel:

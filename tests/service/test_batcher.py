@@ -468,3 +468,50 @@ async def test_how_each_request_ended_is_told_once(make: Callable) -> None:
     assert recorder.ends[:2] == [Overloaded, asyncio.CancelledError]
     assert set(recorder.ends[2:]) == {None, InferenceFailed, DeadlineMissed}
     assert len(recorder.ends) == 5
+
+
+async def test_patience_ends_though_the_turn_never_comes(make: Callable[..., tuple[Batcher, Recorder]]) -> None:
+    """Behind urgent rows, whose run is not let through."""
+    gate = Gate(open_=False)
+    batcher, recorder = make(gate, 1)
+    running = asyncio.create_task(batcher.submit(rows(0), OUT))
+    await gate.wait_entered()
+    urgent = asyncio.create_task(batcher.submit(rows(1), OUT, urgent=True))
+    with pytest.raises(DeadlineMissed):
+        await batcher.submit(rows(2), OUT, patience=0.01)
+    assert batcher.queued_rows == 1
+    assert recorder.rejections == [DeadlineMissed.reason]
+    gate.open.set()
+    for task in (running, urgent):
+        await task
+    assert [float(run[0, 0]) for run in gate.runs] == [0.0, 1.0]
+
+
+async def test_a_run_that_has_begun_is_not_cut_short(make: Callable[..., tuple[Batcher, Recorder]]) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, 1)
+    running = asyncio.create_task(batcher.submit(rows(3), OUT, patience=0.01))
+    await gate.wait_entered()
+    await asyncio.to_thread(threading.Event().wait, 0.05)
+    gate.open.set()
+    assert (await running)["out"][0, 0] == 6
+
+
+async def test_the_queue_does_not_fill_up_with_what_nobody_waits_for(
+    make: Callable[..., tuple[Batcher, Recorder]],
+) -> None:
+    gate = Gate(open_=False)
+    batcher, _ = make(gate, 1)
+    running = asyncio.create_task(batcher.submit(rows(0), OUT))
+    await gate.wait_entered()
+    waiting = [asyncio.create_task(batcher.submit(rows(i), OUT)) for i in range(10)]
+    for _ in range(1000):
+        given_up = asyncio.create_task(batcher.submit(rows(1), OUT))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+    assert batcher.queued_rows == 10
+    assert batcher.queued_requests < 200
+    gate.open.set()
+    assert [float((await task)["out"][0, 0]) for task in waiting] == [2.0 * i for i in range(10)]
+    await running

@@ -296,8 +296,10 @@ class Fake:
 
     name, version, manifest = "m", 7, MANIFEST
 
-    async def infer(self, rows: np.ndarray, outputs: Any, timeout: float | None, *, urgent: bool) -> dict[str, Any]:
-        self.asked = (rows.shape, outputs, timeout, urgent)
+    async def infer(
+        self, rows: np.ndarray, outputs: Any, timeout: float | None, *, patience: float | None, urgent: bool
+    ) -> dict[str, Any]:
+        self.asked = (rows.shape, outputs, timeout, patience, urgent)
         return {name: np.zeros(len(rows), "<f4") for name in outputs}
 
     def get(self, name: str, version: int) -> Fake:
@@ -305,11 +307,11 @@ class Fake:
 
 
 @pytest.mark.parametrize(
-    ("microseconds", "remaining", "timeout"),
-    [(None, None, None), (0, None, None), (2_000_000, None, 2.0), (None, 3.0, 3.0), (2_000_000, 1.0, 1.0)],
+    ("microseconds", "remaining", "patience"),
+    [(None, None, None), (0, None, None), (2_000_000, None, 2.0), (None, 3.0, None), (2_000_000, 1.0, 2.0)],
 )
-async def test_the_engine_is_asked_for_what_is_needed_by_the_sooner_deadline(
-    microseconds: int | None, remaining: float | None, timeout: float | None
+async def test_the_engine_is_asked_for_what_is_needed_and_told_who_waits(
+    microseconds: int | None, remaining: float | None, patience: float | None
 ) -> None:
     fake = Fake()
     service = open_inference.OpenInference(
@@ -323,7 +325,7 @@ async def test_the_engine_is_asked_for_what_is_needed_by_the_sooner_deadline(
         if urgent:
             made.parameters["priority"].uint64_param = 1
         await service.ModelInfer(made, SimpleNamespace(time_remaining=lambda: remaining))
-        assert fake.asked == ((2, WIDTH), ("score", "p_value"), timeout, urgent)
+        assert fake.asked == ((2, WIDTH), ("score", "p_value"), remaining, patience, urgent)
 
 
 class Folder:
