@@ -11,7 +11,7 @@ import contextlib
 import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,7 @@ class Repository:
         self._unreadable = ""
         self._has_started = False
         self._is_shown = True
+        self._changes: set[asyncio.Task[None]] = set()  # that callers asked for
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self, *, allow_empty: bool) -> None:
@@ -149,7 +150,9 @@ class Repository:
     async def load(self, name: str) -> None:
         """Load the model as it is in the folder now; from now on it is followed. Raises ModelNotFound where there is
         none, NotLoaded where no version can be served, Unsupported where models come and go by themselves."""
-        asked = self._asked_by_name()
+        await self._whole(self._load(name, self._asked_by_name()))
+
+    async def _load(self, name: str, asked: set[str]) -> None:
         async with self._one_at_a_time:
             try:
                 found = await self._look()
@@ -169,7 +172,9 @@ class Repository:
 
     async def unload(self, name: str) -> None:
         """No more calls to this model; those begun are finished. Raises ModelNotFound, Unsupported."""
-        asked = self._asked_by_name()
+        await self._whole(self._unload(name, self._asked_by_name()))
+
+    async def _unload(self, name: str, asked: set[str]) -> None:
         async with self._one_at_a_time:
             if not self._served(name):
                 raise ModelNotFound(f"{name[:64]!r} is not loaded", field="model")
@@ -200,9 +205,19 @@ class Repository:
 
     async def close(self) -> None:
         """When no more calls come."""
+        for change in self._changes:
+            change.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
         for version in list(self._live):
             await self._live.pop(version).closer()()
         await asyncio.gather(*self._closing)
+
+    async def _whole(self, change: Coroutine[None, None, None]) -> None:
+        """To its end, though the caller leaves: half of it would be versions that are served and never followed."""
+        task = self._loop.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     def _asked_by_name(self) -> set[str]:
         if self._asked is None:
@@ -298,7 +313,7 @@ class Repository:
 
     def _served(self, name: str) -> list[Version]:
         """Newest first."""
-        return [Version(name, number) for number in sorted(self._numbers[name], reverse=True)]
+        return [Version(name, number) for number in sorted(self._numbers.get(name, ()), reverse=True)]
 
     def _drop(self, name: str) -> None:
         for version in self._served(name):

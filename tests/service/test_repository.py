@@ -252,6 +252,46 @@ async def test_explicitly_only_what_is_asked_for_is_loaded(root: Path) -> None:
     assert await one.poll() == []
 
 
+async def test_a_model_whose_caller_left_while_it_was_loaded_is_followed(root: Path) -> None:
+    one = World(root, explicit=True)
+    one.put("line", 1)
+    await one.start()
+    one.loader.gate = asyncio.Event()
+    load = asyncio.create_task(one.repository.load("line"))
+    while not one.loader.loads:
+        await asyncio.sleep(0)
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    one.loader.gate.set()
+    assert await one.poll() == []
+    assert one.shown == [("line", 1)]
+    one.put("line", 2)
+    assert await one.poll() == [("line", 2)]
+
+
+async def test_what_is_loaded_when_the_server_ends_is_given_up(root: Path) -> None:
+    one = World(root, explicit=True)
+    one.put("line", 1)
+    await one.start()
+    one.loader.gate = asyncio.Event()
+    load = asyncio.create_task(one.repository.load("line"))
+    while not one.loader.loads:
+        await asyncio.sleep(0)
+    await one.repository.close()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+
+
+async def test_names_that_are_asked_for_in_vain_take_no_memory(root: Path) -> None:
+    one = World(root, explicit=True)
+    await one.start()
+    for number in range(10):
+        with pytest.raises(ModelNotFound):
+            await one.repository.unload(f"nothing-{number}")
+    assert not one.repository._numbers
+
+
 async def test_models_that_come_by_themselves_are_not_loaded_by_hand(root: Path) -> None:
     one = World(root)
     one.put("line", 1)
