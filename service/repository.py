@@ -1,7 +1,8 @@
 """Which versions are live: what the folder of models holds now, decided anew at each look.
 
-A version is tried once for as long as its files stay as they are. What cannot be served is waited for and listed, and
-never disturbs what is. Everything here but the look itself happens on the event loop, one change at a time.
+A version that is refused is tried again when its files change, and else ever more seldom: memory or threads may have
+been missing, or its files replaced by ones that look the same. It is listed, and never disturbs what is served.
+Everything here but the look itself happens on the event loop, one change at a time.
 """
 
 from __future__ import annotations
@@ -34,15 +35,20 @@ log = structlog.get_logger(__name__)
 
 # A file that changed so lately may change again without a trace: some file systems count whole seconds.
 _FRESH_SECONDS = 2.0
+# Before a version whose files stay as they are is tried again: doubled from one to the other.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 _NO_NUMBER = "not a version: these are 1, 2, 3, ... without a sign or leading zeros"
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """signature: None where the same files are to be tried again."""
+    """signature: None where the files are to be tried at the next look. after: when they are in any case, and pause:
+    how long that was."""
 
     signature: Signature | None
     reason: str
+    after: float
+    pause: float
 
 
 class Repository:
@@ -58,6 +64,7 @@ class Repository:
         *,
         explicit: bool = False,
         mirror: Mirror | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """newest: so many versions of each model are served; None: all. explicit: only models that `load` named.
         mirror: brings the versions of elsewhere to `root`."""
@@ -67,6 +74,7 @@ class Repository:
         self._metrics = metrics
         self._show = show
         self._mirror = mirror
+        self._clock = clock
         self._asked: set[str] | None = set() if explicit else None
         self._loop = asyncio.get_running_loop()
         self._one_at_a_time = asyncio.Lock()
@@ -246,7 +254,8 @@ class Repository:
 
     def _changed(self, found: dict[str, Found | None]) -> list[str]:
         """Of most models nothing is new: what a look costs the event loop is one comparison for each."""
-        again = {version.model for version, refusal in self._refused.items() if refusal.signature is None}
+        now = self._clock()
+        again = {version.model for version, one in self._refused.items() if one.signature is None or one.after <= now}
         return [name for name in self._wanted(found) if name in again or found[name] != self._found.get(name)]
 
     async def _update(self, name: str, one: Found | None) -> None:
@@ -270,10 +279,11 @@ class Repository:
                 self._is_shown = False
 
     async def _settle(self, version: Version, signature: Signature) -> bool:
-        """Whether it is live, having tried to load it unless that was tried with these files."""
+        """Whether it is live, having tried to load it unless that was tried with these files, and lately."""
         refusal = self._refused.get(version)
         is_live = version in self._live
-        if (self._signatures.get(version) if refusal is None else refusal.signature) == signature:
+        tried = self._signatures.get(version) if refusal is None else refusal.signature
+        if tried == signature and (refusal is None or self._clock() < refusal.after):
             return is_live
         if is_live and refusal is None:
             log.warning(
@@ -304,7 +314,10 @@ class Repository:
         # What other libraries say may name paths.
         reason = str(error) if isinstance(error, layout.ArtefactError | ServiceError) else f"{kind}; the log says more"
         before = self._refused.get(version)
-        self._refused[version] = _Refusal(None if may_change else signature, reason)
+        pause = _SHORTEST_PAUSE
+        if before and before.signature == signature:
+            pause = min(2 * before.pause, _LONGEST_PAUSE)
+        self._refused[version] = _Refusal(None if may_change else signature, reason, self._clock() + pause, pause)
         self._is_shown = False
         if before is None or before.reason != reason:
             self._metrics.load_failed(version.model)

@@ -54,7 +54,7 @@ class Loader:
         self.gently = gently
         if self.gate:
             await self.gate.wait()
-        said = (self.root / name / str(version) / "says").read_text()
+        said = (self.root / name / str(version) / "says").read_text().rstrip()
         if said == "unreadable":
             raise Unreadable("says cannot be read: Input/output error")
         if said == "surprise":
@@ -74,8 +74,11 @@ class World:
         self.shown: list[tuple[str, int]] = []
         self.held: Sequence[Any] = ()
         self.metrics = Metrics()
+        self.now = 0.0
         fake: Any = self.loader
-        self.repository = Repository(root, newest, fake, self.metrics, self._show, explicit=explicit)
+        self.repository = Repository(
+            root, newest, fake, self.metrics, self._show, explicit=explicit, clock=lambda: self.now
+        )
 
     def _show(self, models: Sequence[Any]) -> None:
         self.held = models
@@ -121,7 +124,7 @@ async def test_a_poll_that_finds_nothing_new_loads_nothing(root: Path) -> None:
     assert one.shown == [("line", 3), ("line", 4)]
 
 
-async def test_a_refused_version_is_tried_again_when_its_files_change_and_not_before(root: Path) -> None:
+async def test_a_refused_version_is_tried_again_when_its_files_change(root: Path) -> None:
     one = World(root, 1)
     one.put("line", 1)
     one.put("line", 2, "golden rows: score differs")
@@ -133,6 +136,25 @@ async def test_a_refused_version_is_tried_again_when_its_files_change_and_not_be
     ]
     assert await one.poll() == []
     one.put("line", 2, "good", LONG_AGO + 1)
+    assert await one.poll() == [("line", 2)]
+    assert one.shown == [("line", 2)]
+
+
+@pytest.mark.parametrize("why", ["surprise", "its sha256 is not the manifest's"])
+async def test_a_refused_version_that_looks_the_same_is_tried_ever_more_seldom(root: Path, why: str) -> None:
+    one = World(root, 1)
+    one.put("line", 1)
+    one.put("line", 2, why)
+    await one.start()
+    tried = []
+    for one.now in range(1000):
+        if await one.poll():
+            tried.append(one.now)
+    assert tried == [5, 15, 35, 75, 155, 315, 615, 915]
+    assert one.metrics.registry.get_sample_value("hourglass_model_load_failures_total", {"model": "line"}) == 1
+    one.put("line", 2, "good".ljust(len(why)))  # the same size and time
+    assert await one.poll() == []
+    one.now = 1215
     assert await one.poll() == [("line", 2)]
     assert one.shown == [("line", 2)]
 
