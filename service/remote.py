@@ -7,6 +7,7 @@ there as always. Of the remote only names are believed, and only those that a mo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
@@ -57,7 +58,8 @@ class Mirror:
         self._tell_failed = failed
         self._files, self._root = _open(url)
         self._retries: dict[Version, tuple[float, float]] = {}  # when, and the pause after that
-        # Why versions cannot be fetched, and why the remote cannot be listed; empty when it can.
+        self._problems: dict[str, str] = {}
+        # Why versions cannot be fetched, and why something of the remote cannot be listed; empty when all can.
         self.failed: dict[Version, str] = {}
         self.unreachable = ""
         try:
@@ -66,28 +68,29 @@ class Mirror:
         except OSError as error:
             raise StartError(f"--cache {folder}: {error.strerror}") from None
 
-    def refresh(self, newest: int | None, refused: Container[Version]) -> None:
-        """Fetch the newest versions of each model until there are `newest` that were not refused, and let go of those
-        that the remote has no more. When the remote fails everything stays as it is."""
-        try:
-            found = self._list()
-        except Exception as error:  # every storage has exceptions of its own
-            why = f"{type(error).__name__}: {error}"
-            if not self.unreachable:
-                log.error("the remote models cannot be listed: what was fetched is served on", why=why)
-            self.unreachable = why
+    def refresh(self, newest: int | None, refused: Container[Version], wanted: Container[str] | None = None) -> None:
+        """Fetch the newest versions of each model, or each wanted one, until there are `newest` that were not refused,
+        and let go of those that the remote has no more. What cannot be listed stays as it is."""
+        found, problems = self._list(wanted)
+        for name in problems.keys() - self._problems.keys():
+            log.error(
+                "the remote models cannot be listed: what was fetched is served on", model=name, why=problems[name]
+            )
+        self._problems = problems
+        self.unreachable = next(iter(problems.values()), "")
+        if not found:
             return
-        self.unreachable = ""
-        self.failed = {one: why for one, why in self.failed.items() if one.number in found.get(one.model, ())}
+        self.failed = {one: why for one, why in self.failed.items() if one.number in (found.get(one.model) or ())}
         for name, numbers in found.items():
             good = 0
-            for number in numbers:
+            for number in numbers or ():
                 if good == newest:
                     break
                 version = Version(name, number)
                 good += self._has(version) and version not in refused
         for version in self._cached():
-            if version.number not in found.get(version.model, ()):
+            numbers = found.get(version.model, [])
+            if numbers is not None and version.number not in numbers:
                 self._remove(version)
 
     def prune(self, keep: Container[Version]) -> None:
@@ -96,17 +99,28 @@ class Mirror:
             if version not in keep:
                 self._remove(version)
 
-    def _list(self) -> dict[str, list[int]]:
-        """Of each model the versions, newest first. Raises what the storage raises, FileNotFoundError where there are
-        no models: more likely a mistake than meant."""
-        self._files.invalidate_cache()
-        found = {}
-        for name in sorted(filter(layout.is_name, self._names(self._root))):
-            numbers = map(int, filter(layout.is_version, self._names(f"{self._root}/{name}")))
-            found[name] = sorted(numbers, reverse=True)
-        if not any(found.values()):
-            raise FileNotFoundError("there are no models")
-        return found
+    def _list(self, wanted: Container[str] | None) -> tuple[dict[str, list[int] | None], dict[str, str]]:
+        """Of each model the versions, newest first; None where they are not wanted or cannot be listed. And what cannot
+        be listed, why: a model, or "" for all of them, which then are not there: that is more likely a mistake than
+        meant."""
+        found: dict[str, list[int] | None] = {}
+        problems: dict[str, str] = {}
+        try:
+            self._files.invalidate_cache()
+            names = sorted(filter(layout.is_name, self._names(self._root)))
+        except Exception as error:  # every storage has exceptions of its own
+            return {}, {"": _say(error)}
+        for name in names:
+            found[name] = None
+            if wanted is None or name in wanted:
+                try:
+                    numbers = map(int, filter(layout.is_version, self._names(f"{self._root}/{name}")))
+                    found[name] = sorted(numbers, reverse=True)
+                except Exception as error:
+                    problems[name] = _say(error)
+        if all(numbers == [] for numbers in found.values()):
+            return {}, {"": "FileNotFoundError: there are no models"}
+        return found, problems
 
     def _names(self, folder: str) -> Collection[str]:
         return {str(path).rstrip("/").rpartition("/")[2] for path in self._files.ls(folder, detail=False)}
@@ -134,7 +148,7 @@ class Mirror:
         reason = str(error) if known else f"it cannot be fetched: {type(error).__name__}; the log says more"
         if self.failed.get(version) != reason:
             self._tell_failed(version.model)
-            why = reason if known else f"{type(error).__name__}: {error}"
+            why = reason if known else _say(error)
             log.error("model cannot be fetched", model=version.model, version=version.number, why=why)
         self.failed[version] = reason
 
@@ -214,5 +228,10 @@ def _open(url: str) -> tuple[Any, str]:
 def _clear_leftovers(folder: Path) -> None:
     """Of a process that was killed while it fetched."""
     for draft in folder.glob(f"*/{_HIDDEN}*"):
-        if time.time() - draft.stat().st_mtime > _LEFTOVER_SECONDS:
-            shutil.rmtree(draft, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process clears them, too
+            if time.time() - draft.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def _say(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

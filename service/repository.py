@@ -163,7 +163,7 @@ class Repository:
     async def _load(self, name: str, asked: set[str]) -> None:
         async with self._one_at_a_time:
             try:
-                found = await self._look()
+                found = await self._look(name)
             except OSError:
                 raise NotLoaded("the folder of models cannot be read") from None
             if name not in found:
@@ -236,11 +236,13 @@ class Repository:
             )
         return self._asked
 
-    async def _look(self) -> dict[str, Found | None]:
+    async def _look(self, *coming: str) -> dict[str, Found | None]:
+        """coming: models that are about to be asked for."""
         refused = frozenset(self._refused)
         if self._mirror:
             before = self._mirror.failed
-            await asyncio.to_thread(self._mirror.refresh, self._newest, refused)
+            wanted = None if self._asked is None else {*self._asked, *coming}
+            await asyncio.to_thread(self._mirror.refresh, self._newest, refused, wanted)
             self._is_shown &= before == self._mirror.failed
         began = time.perf_counter()
         found = await asyncio.to_thread(scanning.scan, self._root, self._newest, refused)

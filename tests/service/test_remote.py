@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import ssl
 import threading
@@ -124,6 +125,55 @@ def test_what_is_gone_there_is_let_go_and_a_remote_that_fails_changes_nothing(
     (tmp_path / "away").rename(there)
     mirror.refresh(2, ())
     assert not mirror.unreachable
+
+
+def test_of_models_that_are_not_wanted_nothing_is_fetched_or_let_go(
+    mirror: Mirror, there: Path, tmp_path: Path
+) -> None:
+    artefacts.publish(there, "other")
+    mirror.refresh(2, (), {"other"})
+    assert layout.names(tmp_path / "cache") == ["other"]
+    mirror.refresh(2, (), ())
+    assert layout.names(tmp_path / "cache") == ["other"]
+    assert not mirror.unreachable
+
+
+def test_a_model_that_cannot_be_listed_keeps_no_other_from_coming(
+    mirror: Mirror, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefacts.publish(there, "other")
+    mirror.refresh(2, ())
+    artefacts.publish(there, "other")
+    shutil.rmtree(there / "line" / "1")
+    artefacts.publish(there, "line")
+    ls = mirror._files.ls
+
+    def forbid(folder: str, **options: object) -> list[str]:
+        if folder.endswith("/line"):
+            raise PermissionError("403")
+        names: list[str] = ls(folder, **options)
+        return names
+
+    monkeypatch.setattr(mirror._files, "ls", forbid)
+    mirror.refresh(2, ())
+    assert layout.versions(tmp_path / "cache", "other") == [2, 1]
+    assert cached(tmp_path) == [1]
+    assert mirror.unreachable == "PermissionError: 403"
+    monkeypatch.undo()
+    mirror.refresh(1, ())
+    assert not mirror.unreachable
+
+
+def test_leftovers_that_another_process_removes_are_no_obstacle(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache" / "line").mkdir(parents=True)
+    gone, old = (tmp_path / "cache" / "line" / f".draft-{name}" for name in ("gone", "old"))
+    old.mkdir()
+    os.utime(old, (1, 1))
+    monkeypatch.setattr(Path, "glob", lambda *_: [gone, old])
+    Mirror(there.as_uri(), tmp_path / "cache", lambda _: None)
+    assert not old.exists()
 
 
 class FileServer:
