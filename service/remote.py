@@ -8,6 +8,7 @@ there as always. Of the remote only names are believed, and only those that a mo
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import re
 import shutil
@@ -62,6 +63,8 @@ class Mirror:
         # Why versions cannot be fetched, and why something of the remote cannot be listed; empty when all can.
         self.failed: dict[Version, str] = {}
         self.unreachable = ""
+        # Versions here that turned out to be damaged: they stay until they were fetched again.
+        self.distrusted: set[Version] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _clear_leftovers(folder)
@@ -127,7 +130,8 @@ class Mirror:
 
     def _has(self, version: Version) -> bool:
         """Whether it is here, having tried to fetch it unless that failed lately."""
-        if self._place(version).exists():
+        if self._place(version).exists() and version not in self.distrusted:
+            self.failed.pop(version, None)  # another process may have been luckier
             return True
         after, pause = self._retries.get(version, (0.0, _SHORTEST_PAUSE))
         if time.monotonic() < after:
@@ -135,11 +139,15 @@ class Mirror:
         try:
             self._fetch(version)
         except Exception as error:
-            self._retries[version] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
             self._fail(version, error)
             return False
-        self._retries.pop(version, None)
+        finally:
+            self._retries[version] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
         self.failed.pop(version, None)
+        if version in self.distrusted:  # if it is damaged again, the disk is: the pauses go on
+            self.distrusted.discard(version)
+        else:
+            del self._retries[version]
         return True
 
     def _fail(self, version: Version, error: Exception) -> None:
@@ -163,14 +171,18 @@ class Mirror:
             manifest = layout.read_manifest(draft)
             for file, entry in manifest.files.items():
                 if self._download(f"{remote}/{file}", draft / layout.check_file(file)) != entry.sha256:
-                    raise layout.ArtefactError(f"{file}: its sha256 is not the manifest's, or not yet")
+                    raise layout.Damaged(f"{file}: its sha256 is not the manifest's, or not yet")
             draft.chmod(0o755)
-            draft.rename(place)
-        except BaseException:
+            layout.sync(draft)
+            if version in self.distrusted:
+                self._remove(version)
+            try:
+                draft.rename(place)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # of another process that was faster
+                    raise
+        finally:
             shutil.rmtree(draft, ignore_errors=True)
-            if place.exists():  # another process was faster
-                return
-            raise
         seconds = round(time.perf_counter() - began, 3)
         log.info("model fetched", model=version.model, version=version.number, seconds=seconds)
 
@@ -179,7 +191,7 @@ class Mirror:
         try:
             self._files.get_file(remote, str(local))
         except FileNotFoundError:
-            raise layout.ArtefactError(f"{local.name} is missing: not a version, or still being copied") from None
+            raise layout.Damaged(f"{local.name} is missing: not a version, or still being copied") from None
         with local.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -102,7 +102,10 @@ class Repository:
             self._say_unreadable(error.strerror or str(error))
             found = {}
         for name in self._wanted(found):
-            await self._update(name, found[name])
+            await self._update(name, found.get(name))
+            if self._mirror and any(version.model == name for version in self._mirror.distrusted):
+                found = await self._look()  # it is fetched again
+                await self._update(name, found.get(name))
             if not allow_empty and not self._served(name):
                 raise StartError(f"--exported {self._root}: no version of {name!r} can be served; the log says why")
         self._found = found
@@ -315,6 +318,8 @@ class Repository:
         kind = type(error).__name__
         # What other libraries say may name paths.
         reason = str(error) if isinstance(error, layout.ArtefactError | ServiceError) else f"{kind}; the log says more"
+        if self._mirror and isinstance(error, layout.Damaged):
+            self._mirror.distrusted.add(version)
         before = self._refused.get(version)
         pause = _SHORTEST_PAUSE
         if before and before.signature == signature:

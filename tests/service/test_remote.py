@@ -127,6 +127,36 @@ def test_what_is_gone_there_is_let_go_and_a_remote_that_fails_changes_nothing(
     assert not mirror.unreachable
 
 
+def test_what_is_damaged_here_stays_until_it_was_fetched_again(mirror: Mirror, there: Path, tmp_path: Path) -> None:
+    mirror.refresh(1, ())
+    flip(tmp_path / "cache" / "line" / "1")
+    mirror.distrusted.add(Version("line", 1))
+    there.rename(tmp_path / "away")
+    mirror.refresh(1, ())
+    assert cached(tmp_path) == [1]
+    (tmp_path / "away").rename(there)
+    mirror.refresh(1, ())
+    assert layout.read(tmp_path / "cache", "line", 1).version == 1
+    assert not mirror.distrusted
+    assert [entry.name for entry in (tmp_path / "cache" / "line").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("damage", [flip, lambda folder: (folder / layout.MANIFEST).write_text("")])
+def test_a_start_from_a_damaged_cache_fetches_it_again(
+    mirror: Mirror,
+    tmp_path: Path,
+    pki: Path,
+    https: FileServer,
+    serve: Callable[..., Serve],
+    damage: Callable[[Path], object],
+) -> None:
+    mirror.refresh(1, ())
+    damage(tmp_path / "cache" / "line" / "1")
+    server = serve(https.url, "--cache", str(tmp_path / "cache"), SSL_CERT_FILE=str(pki / "ca.pem"))
+    with grpc.insecure_channel(server.address) as channel:
+        assert wire.stub(channel).Score(REQUEST).model.version == 1
+
+
 def test_of_models_that_are_not_wanted_nothing_is_fetched_or_let_go(
     mirror: Mirror, there: Path, tmp_path: Path
 ) -> None:
