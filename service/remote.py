@@ -13,6 +13,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Container
 from pathlib import Path
@@ -30,6 +31,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.:-]*://")
 _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 # Before a version that failed is fetched again: doubled from one to the other.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
+# A file may take so long, and so much longer as it has bytes: a remote that drips never lets a read time out.
+_FILE_SECONDS, _SLOWEST_BYTES_PER_SECOND = 60, 100_000
 _LEFTOVER_SECONDS = 3600.0
 _HIDDEN = ".draft-"
 
@@ -49,6 +52,10 @@ def check(url: str) -> None:
         raise ValueError("no credentials in the URL: the storage's own environment or files hold them")
 
 
+class _Stopped(Exception):
+    """The process is about to end."""
+
+
 class Mirror:
     """Used from one thread at a time. Several processes may share the folder."""
 
@@ -60,6 +67,7 @@ class Mirror:
         self._files, self._root = _open(url)
         self._retries: dict[Version, tuple[float, float]] = {}  # when, and the pause after that
         self._problems: dict[str, str] = {}
+        self._stop = threading.Event()
         # Why versions cannot be fetched, and why something of the remote cannot be listed; empty when all can.
         self.failed: dict[Version, str] = {}
         self.unreachable = ""
@@ -95,6 +103,10 @@ class Mirror:
             numbers = found.get(version.model, [])
             if numbers is not None and version.number not in numbers:
                 self._remove(version)
+
+    def stop(self) -> None:
+        """From any thread: nothing more is fetched."""
+        self._stop.set()
 
     def prune(self, keep: Container[Version]) -> None:
         """Forget all other versions."""
@@ -138,6 +150,8 @@ class Mirror:
             return False
         try:
             self._fetch(version)
+        except _Stopped:
+            return False
         except Exception as error:
             self._fail(version, error)
             return False
@@ -167,10 +181,10 @@ class Mirror:
         draft = Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=place.parent))
         try:
             remote = f"{self._root}/{version.model}/{version.number}"
-            self._download(f"{remote}/{layout.MANIFEST}", draft / layout.MANIFEST)
+            self._download(f"{remote}/{layout.MANIFEST}", draft / layout.MANIFEST, layout.MAX_MANIFEST_BYTES)
             manifest = layout.read_manifest(draft)
             for file, entry in manifest.files.items():
-                if self._download(f"{remote}/{file}", draft / layout.check_file(file)) != entry.sha256:
+                if self._download(f"{remote}/{file}", draft / layout.check_file(file), entry.bytes) != entry.sha256:
                     raise layout.Damaged(f"{file}: its sha256 is not the manifest's, or not yet")
             draft.chmod(0o755)
             layout.sync(draft)
@@ -186,10 +200,23 @@ class Mirror:
         seconds = round(time.perf_counter() - began, 3)
         log.info("model fetched", model=version.model, version=version.number, seconds=seconds)
 
-    def _download(self, remote: str, local: Path) -> str:
-        """Returns the sha256. Raises ArtefactError where there is nothing."""
+    def _download(self, remote: str, local: Path, most: int) -> str:
+        """Returns the sha256. Raises ArtefactError where there is nothing, or more than so many bytes."""
+        from fsspec.callbacks import Callback
+
+        last = time.monotonic() + _FILE_SECONDS + most / _SLOWEST_BYTES_PER_SECOND
+
+        def look_up(_size: int | None, fetched: int, **_: object) -> None:
+            if self._stop.is_set():
+                raise _Stopped
+            if fetched > most:
+                raise layout.Damaged(f"{local.name} has more than {most} bytes")
+            if time.monotonic() > last:
+                raise TimeoutError(f"{local.name} comes too slowly")
+
+        look_up(None, 0)
         try:
-            self._files.get_file(remote, str(local))
+            self._files.get_file(remote, str(local), callback=Callback(hooks={"look up": look_up}))
         except FileNotFoundError:
             raise layout.Damaged(f"{local.name} is missing: not a version, or still being copied") from None
         with local.open("rb") as file:

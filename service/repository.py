@@ -78,6 +78,8 @@ class Repository:
         self._asked: set[str] | None = set() if explicit else None
         self._loop = asyncio.get_running_loop()
         self._one_at_a_time = asyncio.Lock()
+        self._fetching = asyncio.Lock()  # by itself: what is here comes and goes meanwhile
+        self._coming: list[str] = []  # asked for and not loaded yet
         self._live: dict[Version, LiveModel] = {}
         self._numbers: defaultdict[str, set[int]] = defaultdict(set)  # of the live ones
         self._signatures: dict[Version, Signature] = {}  # of the live ones
@@ -94,6 +96,7 @@ class Repository:
     async def start(self, *, allow_empty: bool) -> None:
         """Load what is there, and show it at once. Unless that may be nothing, raises StartError when a model has no
         version that can be served, or there is no model."""
+        await self._fetch()
         try:
             found = await self._look()
         except OSError as error:
@@ -104,7 +107,8 @@ class Repository:
         for name in self._wanted(found):
             await self._update(name, found.get(name))
             if self._mirror and any(version.model == name for version in self._mirror.distrusted):
-                found = await self._look()  # it is fetched again
+                await self._fetch()  # again
+                found = await self._look()
                 await self._update(name, found.get(name))
             if not allow_empty and not self._served(name):
                 raise StartError(f"--exported {self._root}: no version of {name!r} can be served; the log says why")
@@ -131,6 +135,7 @@ class Repository:
 
     async def poll(self) -> None:
         """Look once, and load and unload accordingly."""
+        await self._fetch()
         async with self._one_at_a_time:
             if self._draining:
                 # Calls that failed hold their model in cycles, which the collector would find some day.
@@ -139,9 +144,6 @@ class Repository:
                 found = await self._look()
             except OSError as error:
                 self._say_unreadable(error.strerror or str(error))
-                return
-            if self._live and not found:
-                self._say_unreadable("it is empty")  # more likely not mounted than meant
                 return
             self._unreadable = ""
             for name in self._changed(found):
@@ -155,7 +157,8 @@ class Repository:
                 self._metrics.model_gone(name)
             self._found = found
             self._publish()
-            if self._mirror:
+        if self._mirror:
+            async with self._fetching:
                 await asyncio.to_thread(self._mirror.prune, {*self._live, *self._refused})
 
     async def load(self, name: str) -> None:
@@ -164,22 +167,27 @@ class Repository:
         await self._whole(self._load(name, self._asked_by_name()))
 
     async def _load(self, name: str, asked: set[str]) -> None:
-        async with self._one_at_a_time:
-            try:
-                found = await self._look(name)
-            except OSError:
-                raise NotLoaded("the folder of models cannot be read") from None
-            if name not in found:
-                raise ModelNotFound(f"there is no model {name[:64]!r} in the folder of models", field="model")
-            for version in [version for version in self._refused if version.model == name]:
-                del self._refused[version]
-            await self._update(name, found[name])
-            self._found[name] = found[name]
-            self._publish()
-            if not self._served(name):
-                whys = [f"version {one.version}: {one.reason}" for one in self.index() if one.name == name]
-                raise NotLoaded(f"no version of {name!r} can be served: {'; '.join(whys[:3])}"[:500])
-            asked.add(name)
+        self._coming.append(name)
+        try:
+            await self._fetch()
+            async with self._one_at_a_time:
+                try:
+                    found = await self._look()
+                except OSError:
+                    raise NotLoaded("the folder of models cannot be read") from None
+                if name not in found:
+                    raise ModelNotFound(f"there is no model {name[:64]!r} in the folder of models", field="model")
+                for version in [version for version in self._refused if version.model == name]:
+                    del self._refused[version]
+                await self._update(name, found[name])
+                self._found[name] = found[name]
+                self._publish()
+                if not self._served(name):
+                    whys = [f"version {one.version}: {one.reason}" for one in self.index() if one.name == name]
+                    raise NotLoaded(f"no version of {name!r} can be served: {'; '.join(whys[:3])}"[:500])
+                asked.add(name)
+        finally:
+            self._coming.remove(name)
 
     async def unload(self, name: str) -> None:
         """No more calls to this model; those begun are finished. Raises ModelNotFound, Unsupported."""
@@ -214,6 +222,11 @@ class Repository:
             say(version.model, str(version.number), "READY", self._reasons().get(version, ""))
         return sorted(states.values(), key=lambda one: (one.name, -int(one.version)))
 
+    def stop_fetching(self) -> None:
+        """What is under way is given up at its next piece: a thread would keep the process from ending."""
+        if self._mirror:
+            self._mirror.stop()
+
     async def close(self) -> None:
         """When no more calls come."""
         for change in self._changes:
@@ -239,19 +252,25 @@ class Repository:
             )
         return self._asked
 
-    async def _look(self, *coming: str) -> dict[str, Found | None]:
-        """coming: models that are about to be asked for."""
-        refused = frozenset(self._refused)
-        if self._mirror:
+    async def _fetch(self) -> None:
+        """Bring what is wanted of elsewhere."""
+        if self._mirror is None:
+            return
+        async with self._fetching:
             before = self._mirror.failed
-            wanted = None if self._asked is None else {*self._asked, *coming}
-            await asyncio.to_thread(self._mirror.refresh, self._newest, refused, wanted)
+            wanted = None if self._asked is None else {*self._asked, *self._coming}
+            await asyncio.to_thread(self._mirror.refresh, self._newest, frozenset(self._refused), wanted)
             self._is_shown &= before == self._mirror.failed
+
+    async def _look(self) -> dict[str, Found | None]:
+        """Raises OSError where the folder cannot be read, or is empty and was not: more likely not mounted than
+        meant."""
         began = time.perf_counter()
-        found = await asyncio.to_thread(scanning.scan, self._root, self._newest, refused)
+        found = await asyncio.to_thread(scanning.scan, self._root, self._newest, frozenset(self._refused))
+        if self._live and not found:
+            raise OSError("it is empty")
         self._metrics.scanned(time.perf_counter() - began)
-        if self._mirror and self._mirror.unreachable:
-            self._metrics.unreadable()
+        self._metrics.unreadable(bool(self._mirror and self._mirror.unreachable))
         return found
 
     def _wanted(self, found: dict[str, Found | None]) -> list[str]:
@@ -381,10 +400,10 @@ class Repository:
         self._is_shown = True
 
     def _say_unreadable(self, why: str) -> None:
+        self._metrics.unreadable(True)
         if why != self._unreadable:
             log.error("the folder of models cannot be read: what is loaded is served on", why=why)
         self._unreadable = why
-        self._metrics.unreadable()
 
     def _reasons(self) -> dict[Version, str]:
         """Of what cannot be served."""

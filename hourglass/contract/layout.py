@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MAX_MANIFEST_BYTES = 64 * 2**20
+MAX_MANIFEST_BYTES = 64 * 2**20
 
 
 class ArtefactError(Exception):
@@ -164,7 +164,7 @@ def _check_inside(root: Path, path: Path) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Of a version's folder, without looking at the files it names. Raises ArtefactError."""
-    data = _read_regular(folder / MANIFEST, lambda size: size <= _MAX_MANIFEST_BYTES, f"at most {_MAX_MANIFEST_BYTES}")
+    data = _read_regular(folder / MANIFEST, lambda size: size <= MAX_MANIFEST_BYTES, f"at most {MAX_MANIFEST_BYTES}")
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
