@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Container
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import structlog
 
@@ -33,7 +34,7 @@ _CONNECT_SECONDS, _READ_SECONDS = 10, 30
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0
 # A file may take so long, and so much longer as it has bytes: a remote that drips never lets a read time out.
 _FILE_SECONDS, _SLOWEST_BYTES_PER_SECOND = 60, 100_000
-_LEFTOVER_SECONDS = 3600.0
+_LEFTOVER_SECONDS = _UNWANTED_SECONDS = 3600.0
 _HIDDEN = ".draft-"
 
 
@@ -59,14 +60,18 @@ class _Stopped(Exception):
 class Mirror:
     """Used from one thread at a time. Several processes may share the folder."""
 
-    def __init__(self, url: str, folder: Path, failed: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: str, folder: Path, failed: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """failed: told the model whenever another version cannot be fetched. Raises StartError."""
         self._url = url
         self._folder = folder
         self._tell_failed = failed
+        self._clock = clock
         self._files, self._root = _open(url)
         self._retries: dict[Version, tuple[float, float]] = {}  # when, and the pause after that
         self._problems: dict[str, str] = {}
+        self._unwanted: dict[Version, float] = {}  # since when
         self._stop = threading.Event()
         # Why versions cannot be fetched, and why something of the remote cannot be listed; empty when all can.
         self.failed: dict[Version, str] = {}
@@ -109,9 +114,12 @@ class Mirror:
         self._stop.set()
 
     def prune(self, keep: Container[Version]) -> None:
-        """Forget all other versions."""
-        for version in self._cached():
-            if version not in keep:
+        """Forget all other versions, once they have been unwanted for an hour: until then another process that shares
+        the folder, and is not as far, may serve them."""
+        now = self._clock()
+        self._unwanted = {one: self._unwanted.get(one, now) for one in self._cached() if one not in keep}
+        for version, since in self._unwanted.items():
+            if now - since >= _UNWANTED_SECONDS:
                 self._remove(version)
 
     def _list(self, wanted: Container[str] | None) -> tuple[dict[str, list[int] | None], dict[str, str]]:
@@ -146,7 +154,7 @@ class Mirror:
             self.failed.pop(version, None)  # another process may have been luckier
             return True
         after, pause = self._retries.get(version, (0.0, _SHORTEST_PAUSE))
-        if time.monotonic() < after:
+        if self._clock() < after:
             return False
         try:
             self._fetch(version)
@@ -156,7 +164,7 @@ class Mirror:
             self._fail(version, error)
             return False
         finally:
-            self._retries[version] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
+            self._retries[version] = self._clock() + pause, min(2 * pause, _LONGEST_PAUSE)
         self.failed.pop(version, None)
         if version in self.distrusted:  # if it is damaged again, the disk is: the pauses go on
             self.distrusted.discard(version)
@@ -204,14 +212,14 @@ class Mirror:
         """Returns the sha256. Raises ArtefactError where there is nothing, or more than so many bytes."""
         from fsspec.callbacks import Callback
 
-        last = time.monotonic() + _FILE_SECONDS + most / _SLOWEST_BYTES_PER_SECOND
+        last = self._clock() + _FILE_SECONDS + most / _SLOWEST_BYTES_PER_SECOND
 
         def look_up(_size: int | None, fetched: int, **_: object) -> None:
             if self._stop.is_set():
                 raise _Stopped
             if fetched > most:
                 raise layout.Damaged(f"{local.name} has more than {most} bytes")
-            if time.monotonic() > last:
+            if self._clock() > last:
                 raise TimeoutError(f"{local.name} comes too slowly")
 
         look_up(None, 0)
@@ -254,7 +262,9 @@ def _open(url: str) -> tuple[Any, str]:
             import aiohttp
 
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
-            options["client_kwargs"] = {"timeout": timeout}
+            trace = aiohttp.TraceConfig()
+            trace.on_request_redirect.append(_check_redirect)
+            options["client_kwargs"] = {"timeout": timeout, "trace_configs": [trace]}
         files, root = url_to_fs(url, **options)
     except ImportError as error:
         extra = {"s3": "remote-s3", "gs": "remote-gcs", "gcs": "remote-gcs"}.get(scheme, "remote")
@@ -262,6 +272,14 @@ def _open(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise StartError(f"--exported: {error}") from None
     return files, str(root).rstrip("/")
+
+
+async def _check_redirect(_session: object, _context: object, redirect: Any) -> None:
+    """File servers redirect to a folder's name with a slash; elsewhere is the operator's to say."""
+    location = redirect.response.headers.get("Location") or redirect.response.headers.get("URI", "")
+    there = urljoin(str(redirect.url), location)
+    if urlsplit(there)[:2] != urlsplit(str(redirect.url))[:2]:
+        raise PermissionError("it redirects to another place: give that one's URL")
 
 
 def _clear_leftovers(folder: Path) -> None:

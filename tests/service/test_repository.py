@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hourglass.contract.layout import ArtefactError, Unreadable
 from service.errors import ModelNotFound, NotLoaded, Unsupported
 from service.metrics import Metrics
 from service.repository import Listed, Repository
+from service.scanning import Version
 from service.start import StartError
 
 LONG_AGO = 1_000_000_000
@@ -64,10 +66,30 @@ class Loader:
         return Model(name, version, self.closed)
 
 
+class Elsewhere:
+    """Stands in for a Mirror."""
+
+    def __init__(self) -> None:
+        self.failed: dict[Version, str] = {}
+        self.distrusted: set[Version] = set()
+        self.unreachable = ""
+        self.wanted: list[set[str] | None] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def refresh(self, newest: int | None, refused: Container[Version], wanted: set[str] | None) -> None:
+        self.wanted.append(wanted)
+        self.gate.wait(60)
+
+    def prune(self, keep: Container[Version]) -> None: ...
+
+
 class World:
     """A folder of models, and what is served of it."""
 
-    def __init__(self, root: Path, newest: int | None = 2, *, explicit: bool = False) -> None:
+    def __init__(
+        self, root: Path, newest: int | None = 2, *, explicit: bool = False, mirror: Elsewhere | None = None
+    ) -> None:
         self.root = root
         root.mkdir()
         self.loader = Loader(root)
@@ -76,8 +98,9 @@ class World:
         self.metrics = Metrics()
         self.now = 0.0
         fake: Any = self.loader
+        remote: Any = mirror
         self.repository = Repository(
-            root, newest, fake, self.metrics, self._show, explicit=explicit, clock=lambda: self.now
+            root, newest, fake, self.metrics, self._show, explicit=explicit, mirror=remote, clock=lambda: self.now
         )
 
     def _show(self, models: Sequence[Any]) -> None:
@@ -312,6 +335,38 @@ async def test_names_that_are_asked_for_in_vain_take_no_memory(root: Path) -> No
         with pytest.raises(ModelNotFound):
             await one.repository.unload(f"nothing-{number}")
     assert not one.repository._numbers
+
+
+async def test_only_what_is_asked_for_is_fetched(root: Path) -> None:
+    remote = Elsewhere()
+    one = World(root, explicit=True, mirror=remote)
+    one.put("line", 1)
+    one.put("other", 1)
+    await one.start()
+    await one.repository.load("line")
+    await one.poll()
+    with pytest.raises(ModelNotFound):
+        await one.repository.load("nothing")
+    await one.poll()
+    assert remote.wanted == [set(), {"line"}, {"line"}, {"line", "nothing"}, {"line"}]
+
+
+async def test_a_fetch_does_not_keep_a_model_from_being_unloaded(root: Path) -> None:
+    remote = Elsewhere()
+    one = World(root, explicit=True, mirror=remote)
+    one.put("line", 1)
+    await one.start()
+    await one.repository.load("line")
+    remote.gate.clear()
+    poll = asyncio.create_task(one.poll())
+    while len(remote.wanted) < 3:
+        await asyncio.sleep(0)
+    try:
+        await asyncio.wait_for(one.repository.unload("line"), 30)
+    finally:
+        remote.gate.set()
+    assert one.shown == []
+    assert await poll == []
 
 
 async def test_models_that_come_by_themselves_are_not_loaded_by_hand(root: Path) -> None:
