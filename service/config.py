@@ -49,7 +49,11 @@ class Settings(BaseSettings):
         Field(description="folder of published models, <name>/<version>/; or its URL: https://, s3://, gs://"),
     ]
     cache: Annotated[
-        Path | None, Field(description="where --exported is a URL: folder that its models are fetched into")
+        Path | None,
+        Field(
+            description="where --exported is a URL: folder that its models are fetched into; shared only by servers "
+            "of the same URL, --versions and --model-control poll"
+        ),
     ] = None
     config: Annotated[Path | None, Field(description="TOML file with any of these settings")] = None
     host: Annotated[str, Field(description="address to listen on; 0.0.0.0 for every interface")] = "127.0.0.1"
@@ -197,6 +201,8 @@ class Settings(BaseSettings):
             raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
         if remote.is_url(self.exported) != (self.cache is not None):
             raise ValueError("--cache and a URL in --exported come together")
+        if self.cache is not None and self.model_control == "explicit" and self.processes > 1:
+            raise ValueError("--cache with --model-control explicit is one process's: others know of other models")
         return self
 
     @property

@@ -203,11 +203,10 @@ class Metrics:
         self._load_failures.labels(model).value += 1
 
     def scanned(self, seconds: float) -> None:
-        self._unreadable.set(0)
         self._poll_seconds.set(seconds)
 
-    def unreadable(self) -> None:
-        self._unreadable.set(1)
+    def unreadable(self, is_so: bool) -> None:
+        self._unreadable.set(is_so)
 
     def refused(self, versions: Mapping[str, int]) -> None:
         """versions: of each model, how many cannot be served."""

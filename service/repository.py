@@ -1,7 +1,8 @@
 """Which versions are live: what the folder of models holds now, decided anew at each look.
 
-A version is tried once for as long as its files stay as they are. What cannot be served is waited for and listed, and
-never disturbs what is. Everything here but the look itself happens on the event loop, one change at a time.
+A version that is refused is tried again when its files change, and else ever more seldom: memory or threads may have
+been missing, or its files replaced by ones that look the same. It is listed, and never disturbs what is served.
+Everything here but the look itself happens on the event loop, one change at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import gc
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,15 +35,20 @@ log = structlog.get_logger(__name__)
 
 # A file that changed so lately may change again without a trace: some file systems count whole seconds.
 _FRESH_SECONDS = 2.0
+# Before a version whose files stay as they are is tried again: doubled from one to the other.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 _NO_NUMBER = "not a version: these are 1, 2, 3, ... without a sign or leading zeros"
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """signature: None where the same files are to be tried again."""
+    """signature: None where the files are to be tried at the next look. after: when they are in any case, and pause:
+    how long that was."""
 
     signature: Signature | None
     reason: str
+    after: float
+    pause: float
 
 
 class Repository:
@@ -58,6 +64,7 @@ class Repository:
         *,
         explicit: bool = False,
         mirror: Mirror | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """newest: so many versions of each model are served; None: all. explicit: only models that `load` named.
         mirror: brings the versions of elsewhere to `root`."""
@@ -67,9 +74,12 @@ class Repository:
         self._metrics = metrics
         self._show = show
         self._mirror = mirror
+        self._clock = clock
         self._asked: set[str] | None = set() if explicit else None
         self._loop = asyncio.get_running_loop()
         self._one_at_a_time = asyncio.Lock()
+        self._fetching = asyncio.Lock()  # by itself: what is here comes and goes meanwhile
+        self._coming: list[str] = []  # asked for and not loaded yet
         self._live: dict[Version, LiveModel] = {}
         self._numbers: defaultdict[str, set[int]] = defaultdict(set)  # of the live ones
         self._signatures: dict[Version, Signature] = {}  # of the live ones
@@ -80,11 +90,13 @@ class Repository:
         self._unreadable = ""
         self._has_started = False
         self._is_shown = True
+        self._changes: set[asyncio.Task[None]] = set()  # that callers asked for
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self, *, allow_empty: bool) -> None:
         """Load what is there, and show it at once. Unless that may be nothing, raises StartError when a model has no
         version that can be served, or there is no model."""
+        await self._fetch()
         try:
             found = await self._look()
         except OSError as error:
@@ -93,7 +105,11 @@ class Repository:
             self._say_unreadable(error.strerror or str(error))
             found = {}
         for name in self._wanted(found):
-            await self._update(name, found[name])
+            await self._update(name, found.get(name))
+            if self._mirror and any(version.model == name for version in self._mirror.distrusted):
+                await self._fetch()  # again
+                found = await self._look()
+                await self._update(name, found.get(name))
             if not allow_empty and not self._served(name):
                 raise StartError(f"--exported {self._root}: no version of {name!r} can be served; the log says why")
         self._found = found
@@ -119,6 +135,7 @@ class Repository:
 
     async def poll(self) -> None:
         """Look once, and load and unload accordingly."""
+        await self._fetch()
         async with self._one_at_a_time:
             if self._draining:
                 # Calls that failed hold their model in cycles, which the collector would find some day.
@@ -127,9 +144,6 @@ class Repository:
                 found = await self._look()
             except OSError as error:
                 self._say_unreadable(error.strerror or str(error))
-                return
-            if self._live and not found:
-                self._say_unreadable("it is empty")  # more likely not mounted than meant
                 return
             self._unreadable = ""
             for name in self._changed(found):
@@ -143,33 +157,43 @@ class Repository:
                 self._metrics.model_gone(name)
             self._found = found
             self._publish()
-            if self._mirror:
+        if self._mirror:
+            async with self._fetching:
                 await asyncio.to_thread(self._mirror.prune, {*self._live, *self._refused})
 
     async def load(self, name: str) -> None:
         """Load the model as it is in the folder now; from now on it is followed. Raises ModelNotFound where there is
         none, NotLoaded where no version can be served, Unsupported where models come and go by themselves."""
-        asked = self._asked_by_name()
-        async with self._one_at_a_time:
-            try:
-                found = await self._look()
-            except OSError:
-                raise NotLoaded("the folder of models cannot be read") from None
-            if name not in found:
-                raise ModelNotFound(f"there is no model {name[:64]!r} in the folder of models", field="model")
-            for version in [version for version in self._refused if version.model == name]:
-                del self._refused[version]
-            await self._update(name, found[name])
-            self._found[name] = found[name]
-            self._publish()
-            if not self._served(name):
-                whys = [f"version {one.version}: {one.reason}" for one in self.index() if one.name == name]
-                raise NotLoaded(f"no version of {name!r} can be served: {'; '.join(whys[:3])}"[:500])
-            asked.add(name)
+        await self._whole(self._load(name, self._asked_by_name()))
+
+    async def _load(self, name: str, asked: set[str]) -> None:
+        self._coming.append(name)
+        try:
+            await self._fetch()
+            async with self._one_at_a_time:
+                try:
+                    found = await self._look()
+                except OSError:
+                    raise NotLoaded("the folder of models cannot be read") from None
+                if name not in found:
+                    raise ModelNotFound(f"there is no model {name[:64]!r} in the folder of models", field="model")
+                for version in [version for version in self._refused if version.model == name]:
+                    del self._refused[version]
+                await self._update(name, found[name])
+                self._found[name] = found[name]
+                self._publish()
+                if not self._served(name):
+                    whys = [f"version {one.version}: {one.reason}" for one in self.index() if one.name == name]
+                    raise NotLoaded(f"no version of {name!r} can be served: {'; '.join(whys[:3])}"[:500])
+                asked.add(name)
+        finally:
+            self._coming.remove(name)
 
     async def unload(self, name: str) -> None:
         """No more calls to this model; those begun are finished. Raises ModelNotFound, Unsupported."""
-        asked = self._asked_by_name()
+        await self._whole(self._unload(name, self._asked_by_name()))
+
+    async def _unload(self, name: str, asked: set[str]) -> None:
         async with self._one_at_a_time:
             if not self._served(name):
                 raise ModelNotFound(f"{name[:64]!r} is not loaded", field="model")
@@ -198,11 +222,26 @@ class Repository:
             say(version.model, str(version.number), "READY", self._reasons().get(version, ""))
         return sorted(states.values(), key=lambda one: (one.name, -int(one.version)))
 
+    def stop_fetching(self) -> None:
+        """What is under way is given up at its next piece: a thread would keep the process from ending."""
+        if self._mirror:
+            self._mirror.stop()
+
     async def close(self) -> None:
         """When no more calls come."""
+        for change in self._changes:
+            change.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
         for version in list(self._live):
             await self._live.pop(version).closer()()
         await asyncio.gather(*self._closing)
+
+    async def _whole(self, change: Coroutine[None, None, None]) -> None:
+        """To its end, though the caller leaves: half of it would be versions that are served and never followed."""
+        task = self._loop.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     def _asked_by_name(self) -> set[str]:
         if self._asked is None:
@@ -213,17 +252,25 @@ class Repository:
             )
         return self._asked
 
-    async def _look(self) -> dict[str, Found | None]:
-        refused = frozenset(self._refused)
-        if self._mirror:
+    async def _fetch(self) -> None:
+        """Bring what is wanted of elsewhere."""
+        if self._mirror is None:
+            return
+        async with self._fetching:
             before = self._mirror.failed
-            await asyncio.to_thread(self._mirror.refresh, self._newest, refused)
+            wanted = None if self._asked is None else {*self._asked, *self._coming}
+            await asyncio.to_thread(self._mirror.refresh, self._newest, frozenset(self._refused), wanted)
             self._is_shown &= before == self._mirror.failed
+
+    async def _look(self) -> dict[str, Found | None]:
+        """Raises OSError where the folder cannot be read, or is empty and was not: more likely not mounted than
+        meant."""
         began = time.perf_counter()
-        found = await asyncio.to_thread(scanning.scan, self._root, self._newest, refused)
+        found = await asyncio.to_thread(scanning.scan, self._root, self._newest, frozenset(self._refused))
+        if self._live and not found:
+            raise OSError("it is empty")
         self._metrics.scanned(time.perf_counter() - began)
-        if self._mirror and self._mirror.unreachable:
-            self._metrics.unreadable()
+        self._metrics.unreadable(bool(self._mirror and self._mirror.unreachable))
         return found
 
     def _wanted(self, found: dict[str, Found | None]) -> list[str]:
@@ -231,7 +278,8 @@ class Repository:
 
     def _changed(self, found: dict[str, Found | None]) -> list[str]:
         """Of most models nothing is new: what a look costs the event loop is one comparison for each."""
-        again = {version.model for version, refusal in self._refused.items() if refusal.signature is None}
+        now = self._clock()
+        again = {version.model for version, one in self._refused.items() if one.signature is None or one.after <= now}
         return [name for name in self._wanted(found) if name in again or found[name] != self._found.get(name)]
 
     async def _update(self, name: str, one: Found | None) -> None:
@@ -255,10 +303,11 @@ class Repository:
                 self._is_shown = False
 
     async def _settle(self, version: Version, signature: Signature) -> bool:
-        """Whether it is live, having tried to load it unless that was tried with these files."""
+        """Whether it is live, having tried to load it unless that was tried with these files, and lately."""
         refusal = self._refused.get(version)
         is_live = version in self._live
-        if (self._signatures.get(version) if refusal is None else refusal.signature) == signature:
+        tried = self._signatures.get(version) if refusal is None else refusal.signature
+        if tried == signature and (refusal is None or self._clock() < refusal.after):
             return is_live
         if is_live and refusal is None:
             log.warning(
@@ -288,8 +337,13 @@ class Repository:
         kind = type(error).__name__
         # What other libraries say may name paths.
         reason = str(error) if isinstance(error, layout.ArtefactError | ServiceError) else f"{kind}; the log says more"
+        if self._mirror and isinstance(error, layout.Damaged):
+            self._mirror.distrusted.add(version)
         before = self._refused.get(version)
-        self._refused[version] = _Refusal(None if may_change else signature, reason)
+        pause = _SHORTEST_PAUSE
+        if before and before.signature == signature:
+            pause = min(2 * before.pause, _LONGEST_PAUSE)
+        self._refused[version] = _Refusal(None if may_change else signature, reason, self._clock() + pause, pause)
         self._is_shown = False
         if before is None or before.reason != reason:
             self._metrics.load_failed(version.model)
@@ -298,7 +352,7 @@ class Repository:
 
     def _served(self, name: str) -> list[Version]:
         """Newest first."""
-        return [Version(name, number) for number in sorted(self._numbers[name], reverse=True)]
+        return [Version(name, number) for number in sorted(self._numbers.get(name, ()), reverse=True)]
 
     def _drop(self, name: str) -> None:
         for version in self._served(name):
@@ -346,10 +400,10 @@ class Repository:
         self._is_shown = True
 
     def _say_unreadable(self, why: str) -> None:
+        self._metrics.unreadable(True)
         if why != self._unreadable:
             log.error("the folder of models cannot be read: what is loaded is served on", why=why)
         self._unreadable = why
-        self._metrics.unreadable()
 
     def _reasons(self) -> dict[Version, str]:
         """Of what cannot be served."""

@@ -115,6 +115,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     await stop.asked_before(loading)
     if not loading.done():
         loading.cancel()
+        repository.stop_fetching()
         log.info("stopped while loading")
         return
     loading.result()
@@ -129,6 +130,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     await stop.asked.wait()
     if following:
         following.cancel()
+    repository.stop_fetching()
     health.drain()
     if not stop.at_once.is_set():
         log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)

@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_MAX_MANIFEST_BYTES = 64 * 2**20
+MAX_MANIFEST_BYTES = 64 * 2**20
 
 
 class ArtefactError(Exception):
@@ -31,6 +31,10 @@ class ArtefactError(Exception):
 
 class Unreadable(ArtefactError):
     """A file cannot be opened or read: that says nothing of the version, and may pass."""
+
+
+class Damaged(ArtefactError):
+    """A file is not what was published, or missing: another copy may be whole."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,7 @@ def publish(root: Path, name: str, write: Callable[[Path], None]) -> Path:
     draft = _new_draft(parent)
     try:
         write(draft)
-        for file in draft.iterdir():
-            _fsync(file)
-        _fsync(draft)
+        sync(draft)
         published = _claim_version(draft, root, name)
         _fsync(parent)
     except BaseException:
@@ -120,6 +122,13 @@ def _claim_version(draft: Path, root: Path, name: str) -> Path:
             version += 1
 
 
+def sync(folder: Path) -> None:
+    """To the disk, before its name says that it is whole."""
+    for file in folder.iterdir():
+        _fsync(file)
+    _fsync(folder)
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -141,7 +150,7 @@ def read(root: Path, name: str, version: int, files: tuple[str, ...] = ()) -> Ar
         _check_inside(root, folder / check_file(file))
         data = _read_file(folder, file, entry.bytes)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise ArtefactError(f"{file}: its sha256 is not the manifest's")
+            raise Damaged(f"{file}: its sha256 is not the manifest's")
         if file in files:
             kept[file] = data
     return Artefact(name, version, manifest, kept)
@@ -155,13 +164,14 @@ def _check_inside(root: Path, path: Path) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Of a version's folder, without looking at the files it names. Raises ArtefactError."""
-    data = _read_regular(folder / MANIFEST, lambda size: size <= _MAX_MANIFEST_BYTES, f"at most {_MAX_MANIFEST_BYTES}")
+    data = _read_regular(folder / MANIFEST, lambda size: size <= MAX_MANIFEST_BYTES, f"at most {MAX_MANIFEST_BYTES}")
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ArtefactError(f"{MANIFEST}: {where + ': ' if where else ''}{first['msg']}") from None
+        kind = Damaged if first["type"] == "json_invalid" else ArtefactError
+        raise kind(f"{MANIFEST}: {where + ': ' if where else ''}{first['msg']}") from None
 
 
 def check_file(file: str) -> str:
@@ -184,9 +194,9 @@ def _read_regular(path: Path, size_is_right: Callable[[int], bool], expected: st
                 raise ArtefactError(f"{path.name} is not a regular file")
             # Looked at before reading: what is claimed or found must not decide how much memory is taken.
             if not size_is_right(status.st_size):
-                raise ArtefactError(f"{path.name} has {status.st_size} bytes, not {expected}")
+                raise Damaged(f"{path.name} has {status.st_size} bytes, not {expected}")
             return stream.read()
     except FileNotFoundError:
-        raise ArtefactError(f"{path.name} is missing: not a version, or still being copied") from None
+        raise Damaged(f"{path.name} is missing: not a version, or still being copied") from None
     except OSError as error:
         raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None

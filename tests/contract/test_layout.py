@@ -164,7 +164,7 @@ BROKEN = {
     "one bit": (_flip_last_bit, "model.onnx: its sha256"),
     "a folder for a graph": (_replace_by(lambda path: path.mkdir()), "model.onnx cannot be read"),
     "a pipe for a graph": (_replace_by(lambda path: os.mkfifo(path)), "model.onnx is not a regular file"),
-    "a dangling link": (_replace_by(lambda path: path.symlink_to("/nowhere")), "model.onnx is missing"),
+    "a dangling link": (_replace_by(lambda path: path.symlink_to("nowhere")), "model.onnx is missing"),
     "a name with a NUL": (
         _edit_manifest(lambda m: m["files"].update({"x\0y": {"sha256": "0" * 64, "bytes": 1}})),  # type: ignore[attr-defined]
         "not a file name",

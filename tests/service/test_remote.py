@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,6 +30,13 @@ fsspec = pytest.importorskip("fsspec")
 REQUEST = pb.ScoreRequest(model="line", tensor=wire.tensor(np.ones((2, 4), dtype=np.float32)))
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
     artefacts.publish(tmp_path / "there", "line")
@@ -40,15 +49,20 @@ def failures() -> list[str]:
 
 
 @pytest.fixture
-def mirror(there: Path, tmp_path: Path, failures: list[str]) -> Mirror:
-    return Mirror(there.as_uri(), tmp_path / "cache", failures.append)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def mirror(there: Path, tmp_path: Path, failures: list[str], clock: Clock) -> Mirror:
+    return Mirror(there.as_uri(), tmp_path / "cache", failures.append, clock)
 
 
 def cached(tmp_path: Path) -> list[int]:
     return layout.versions(tmp_path / "cache", "line")
 
 
-def test_the_newest_versions_are_fetched_whole(mirror: Mirror, there: Path, tmp_path: Path) -> None:
+def test_the_newest_versions_are_fetched_whole(mirror: Mirror, there: Path, tmp_path: Path, clock: Clock) -> None:
     for _ in range(2):
         artefacts.publish(there, "line")
     mirror.refresh(2, ())
@@ -57,6 +71,14 @@ def test_the_newest_versions_are_fetched_whole(mirror: Mirror, there: Path, tmp_
     # In the place of one that cannot be served, an older one.
     mirror.refresh(2, {Version("line", 3)})
     assert cached(tmp_path) == [3, 2, 1]
+    # Others may serve what is not wanted here any more.
+    mirror.prune({Version("line", 1)})
+    clock.now += 1800
+    mirror.prune({Version("line", 1), Version("line", 2)})
+    clock.now += 1800
+    mirror.prune({Version("line", 1)})
+    assert cached(tmp_path) == [2, 1]
+    clock.now += 3600
     mirror.prune({Version("line", 1)})
     assert cached(tmp_path) == [1]
     assert list((tmp_path / "cache" / "line").iterdir()) == [tmp_path / "cache" / "line" / "1"]
@@ -78,6 +100,11 @@ def flip(folder: Path) -> None:
     data = bytearray((folder / MODEL).read_bytes())
     data[-1] ^= 1
     (folder / MODEL).write_bytes(data)
+
+
+def grow(folder: Path) -> None:
+    with (folder / MODEL).open("ab") as file:
+        file.write(b"more")
 
 
 def name_another_folder(folder: Path) -> None:
@@ -126,6 +153,126 @@ def test_what_is_gone_there_is_let_go_and_a_remote_that_fails_changes_nothing(
     assert not mirror.unreachable
 
 
+def test_what_is_too_long_or_comes_too_slowly_is_given_up(
+    mirror: Mirror, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(bytes_: int, seconds: int) -> str:
+        def get(remote: str, local: str, callback: Any) -> None:
+            clock.now += seconds
+            callback.relative_update(bytes_)
+            shutil.copyfile(remote, local)
+
+        monkeypatch.setattr(mirror._files, "get_file", get)
+        mirror.refresh(1, ())
+        clock.now += 600  # past the pause
+        return mirror.failed.get(Version("line", 1), "")
+
+    assert fetched(100 * 2**20, 0) == "manifest.json has more than 67108864 bytes"
+    assert fetched(1, 3600) == "it cannot be fetched: TimeoutError; the log says more"
+    assert cached(tmp_path) == []
+    assert fetched(1, 10) == ""
+    assert cached(tmp_path) == [1]
+
+
+def test_a_fetch_ends_at_the_next_piece_when_the_process_does(
+    mirror: Mirror, tmp_path: Path, failures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = 0
+
+    def get(_remote: str, _local: str, callback: Any) -> None:
+        nonlocal pieces
+        for _ in range(100):
+            pieces += 1
+            mirror.stop()
+            callback.relative_update(1)
+
+    monkeypatch.setattr(mirror._files, "get_file", get)
+    for _ in range(2):
+        mirror.refresh(1, ())
+    assert pieces == 1
+    assert list((tmp_path / "cache" / "line").iterdir()) == []
+    assert (mirror.failed, failures) == ({}, [])
+
+
+def test_what_is_damaged_here_stays_until_it_was_fetched_again(mirror: Mirror, there: Path, tmp_path: Path) -> None:
+    mirror.refresh(1, ())
+    flip(tmp_path / "cache" / "line" / "1")
+    mirror.distrusted.add(Version("line", 1))
+    there.rename(tmp_path / "away")
+    mirror.refresh(1, ())
+    assert cached(tmp_path) == [1]
+    (tmp_path / "away").rename(there)
+    mirror.refresh(1, ())
+    assert layout.read(tmp_path / "cache", "line", 1).version == 1
+    assert not mirror.distrusted
+    assert [entry.name for entry in (tmp_path / "cache" / "line").iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("damage", [flip, lambda folder: (folder / layout.MANIFEST).write_text("")])
+def test_a_start_from_a_damaged_cache_fetches_it_again(
+    mirror: Mirror,
+    tmp_path: Path,
+    pki: Path,
+    https: FileServer,
+    serve: Callable[..., Serve],
+    damage: Callable[[Path], object],
+) -> None:
+    mirror.refresh(1, ())
+    damage(tmp_path / "cache" / "line" / "1")
+    server = serve(https.url, "--cache", str(tmp_path / "cache"), SSL_CERT_FILE=str(pki / "ca.pem"))
+    with grpc.insecure_channel(server.address) as channel:
+        assert wire.stub(channel).Score(REQUEST).model.version == 1
+
+
+def test_of_models_that_are_not_wanted_nothing_is_fetched_or_let_go(
+    mirror: Mirror, there: Path, tmp_path: Path
+) -> None:
+    artefacts.publish(there, "other")
+    mirror.refresh(2, (), {"other"})
+    assert layout.names(tmp_path / "cache") == ["other"]
+    mirror.refresh(2, (), ())
+    assert layout.names(tmp_path / "cache") == ["other"]
+    assert not mirror.unreachable
+
+
+def test_a_model_that_cannot_be_listed_keeps_no_other_from_coming(
+    mirror: Mirror, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefacts.publish(there, "other")
+    mirror.refresh(2, ())
+    artefacts.publish(there, "other")
+    shutil.rmtree(there / "line" / "1")
+    artefacts.publish(there, "line")
+    ls = mirror._files.ls
+
+    def forbid(folder: str, **options: object) -> list[str]:
+        if folder.endswith("/line"):
+            raise PermissionError("403")
+        names: list[str] = ls(folder, **options)
+        return names
+
+    monkeypatch.setattr(mirror._files, "ls", forbid)
+    mirror.refresh(2, ())
+    assert layout.versions(tmp_path / "cache", "other") == [2, 1]
+    assert cached(tmp_path) == [1]
+    assert mirror.unreachable == "PermissionError: 403"
+    monkeypatch.undo()
+    mirror.refresh(1, ())
+    assert not mirror.unreachable
+
+
+def test_leftovers_that_another_process_removes_are_no_obstacle(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache" / "line").mkdir(parents=True)
+    gone, old = (tmp_path / "cache" / "line" / f".draft-{name}" for name in ("gone", "old"))
+    old.mkdir()
+    os.utime(old, (1, 1))
+    monkeypatch.setattr(Path, "glob", lambda *_: [gone, old])
+    Mirror(there.as_uri(), tmp_path / "cache", lambda _: None)
+    assert not old.exists()
+
+
 class FileServer:
     """A plain https server of a folder, as `python -m http.server` is."""
 
@@ -169,9 +316,11 @@ def test_a_server_follows_an_https_file_server_and_outlives_it(
     flags = ("--cache", str(tmp_path / "cache"), "--versions", "latest:1", "--poll-seconds", "0.1")
     environment = {"SSL_CERT_FILE": str(pki / "ca.pem")}
     server = serve(https.url, *flags, **environment)
-    artefacts.publish(tmp_path / "elsewhere", "line", damage=flip)
+    artefacts.publish(tmp_path / "elsewhere", "line", damage=grow)
     (tmp_path / "elsewhere" / "line" / "1").rename(there / "line" / "2")
-    assert server.wait_logged("model cannot be fetched")["version"] == 2
+    refused = server.wait_logged("model cannot be fetched")
+    assert refused["version"] == 2
+    assert refused["why"].startswith("model.onnx has more than")
     artefacts.publish(there, "line")
     assert server.wait_logged("model loaded", 2)
     server.wait_logged("model unloaded")
@@ -184,6 +333,21 @@ def test_a_server_follows_an_https_file_server_and_outlives_it(
     with grpc.insecure_channel(again.address) as channel:
         assert wire.stub(channel).Score(REQUEST).model.version == 3
     assert again.metric("hourglass_repository_unreadable") == 1
+
+
+@pytest.mark.parametrize("elsewhere", ["http://127.0.0.1", "https://models.example"])
+def test_redirects_to_other_places_are_not_followed(
+    tmp_path: Path, pki: Path, https: FileServer, monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    def redirect(handler: _Quiet) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", elsewhere)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    monkeypatch.setattr(_Quiet, "do_GET", redirect)
+    flags = ("--exported", https.url, "--cache", str(tmp_path / "cache"), "--grpc-port", "0", "--metrics-port", "0")
+    assert "redirects to another place" in refusal(*flags, SSL_CERT_FILE=str(pki / "ca.pem"))
 
 
 def test_a_file_server_of_an_unknown_authority_is_not_believed(tmp_path: Path, https: FileServer) -> None:
@@ -199,6 +363,8 @@ def test_urls_that_are_no_place_for_models_are_refused(tmp_path: Path) -> None:
     cache = ("--cache", str(tmp_path / "cache"))
     assert "--cache and a URL in --exported come together" in said("https://models.example/exported")
     assert "--cache and a URL in --exported come together" in said(str(tmp_path), *cache)
+    several = ("--model-control", "explicit", "--processes", "2")
+    assert "is one process's" in said("https://models.example/exported", *cache, *several)
     assert "use https://" in said("http://models.example/exported", *cache)
     assert "no credentials in the URL" in said("https://me:secret@models.example/exported", *cache)
     assert "secret" not in said("https://me:secret@models.example/exported", *cache)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hourglass.contract.layout import ArtefactError, Unreadable
 from service.errors import ModelNotFound, NotLoaded, Unsupported
 from service.metrics import Metrics
 from service.repository import Listed, Repository
+from service.scanning import Version
 from service.start import StartError
 
 LONG_AGO = 1_000_000_000
@@ -54,7 +56,7 @@ class Loader:
         self.gently = gently
         if self.gate:
             await self.gate.wait()
-        said = (self.root / name / str(version) / "says").read_text()
+        said = (self.root / name / str(version) / "says").read_text().rstrip()
         if said == "unreadable":
             raise Unreadable("says cannot be read: Input/output error")
         if said == "surprise":
@@ -64,18 +66,42 @@ class Loader:
         return Model(name, version, self.closed)
 
 
+class Elsewhere:
+    """Stands in for a Mirror."""
+
+    def __init__(self) -> None:
+        self.failed: dict[Version, str] = {}
+        self.distrusted: set[Version] = set()
+        self.unreachable = ""
+        self.wanted: list[set[str] | None] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def refresh(self, newest: int | None, refused: Container[Version], wanted: set[str] | None) -> None:
+        self.wanted.append(wanted)
+        self.gate.wait(60)
+
+    def prune(self, keep: Container[Version]) -> None: ...
+
+
 class World:
     """A folder of models, and what is served of it."""
 
-    def __init__(self, root: Path, newest: int | None = 2, *, explicit: bool = False) -> None:
+    def __init__(
+        self, root: Path, newest: int | None = 2, *, explicit: bool = False, mirror: Elsewhere | None = None
+    ) -> None:
         self.root = root
         root.mkdir()
         self.loader = Loader(root)
         self.shown: list[tuple[str, int]] = []
         self.held: Sequence[Any] = ()
         self.metrics = Metrics()
+        self.now = 0.0
         fake: Any = self.loader
-        self.repository = Repository(root, newest, fake, self.metrics, self._show, explicit=explicit)
+        remote: Any = mirror
+        self.repository = Repository(
+            root, newest, fake, self.metrics, self._show, explicit=explicit, mirror=remote, clock=lambda: self.now
+        )
 
     def _show(self, models: Sequence[Any]) -> None:
         self.held = models
@@ -121,7 +147,7 @@ async def test_a_poll_that_finds_nothing_new_loads_nothing(root: Path) -> None:
     assert one.shown == [("line", 3), ("line", 4)]
 
 
-async def test_a_refused_version_is_tried_again_when_its_files_change_and_not_before(root: Path) -> None:
+async def test_a_refused_version_is_tried_again_when_its_files_change(root: Path) -> None:
     one = World(root, 1)
     one.put("line", 1)
     one.put("line", 2, "golden rows: score differs")
@@ -133,6 +159,25 @@ async def test_a_refused_version_is_tried_again_when_its_files_change_and_not_be
     ]
     assert await one.poll() == []
     one.put("line", 2, "good", LONG_AGO + 1)
+    assert await one.poll() == [("line", 2)]
+    assert one.shown == [("line", 2)]
+
+
+@pytest.mark.parametrize("why", ["surprise", "its sha256 is not the manifest's"])
+async def test_a_refused_version_that_looks_the_same_is_tried_ever_more_seldom(root: Path, why: str) -> None:
+    one = World(root, 1)
+    one.put("line", 1)
+    one.put("line", 2, why)
+    await one.start()
+    tried = []
+    for one.now in range(1000):
+        if await one.poll():
+            tried.append(one.now)
+    assert tried == [5, 15, 35, 75, 155, 315, 615, 915]
+    assert one.metrics.registry.get_sample_value("hourglass_model_load_failures_total", {"model": "line"}) == 1
+    one.put("line", 2, "good".ljust(len(why)))  # the same size and time
+    assert await one.poll() == []
+    one.now = 1215
     assert await one.poll() == [("line", 2)]
     assert one.shown == [("line", 2)]
 
@@ -250,6 +295,78 @@ async def test_explicitly_only_what_is_asked_for_is_loaded(root: Path) -> None:
     with pytest.raises(ModelNotFound):
         await one.repository.unload("line")
     assert await one.poll() == []
+
+
+async def test_a_model_whose_caller_left_while_it_was_loaded_is_followed(root: Path) -> None:
+    one = World(root, explicit=True)
+    one.put("line", 1)
+    await one.start()
+    one.loader.gate = asyncio.Event()
+    load = asyncio.create_task(one.repository.load("line"))
+    while not one.loader.loads:
+        await asyncio.sleep(0)
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    one.loader.gate.set()
+    assert await one.poll() == []
+    assert one.shown == [("line", 1)]
+    one.put("line", 2)
+    assert await one.poll() == [("line", 2)]
+
+
+async def test_what_is_loaded_when_the_server_ends_is_given_up(root: Path) -> None:
+    one = World(root, explicit=True)
+    one.put("line", 1)
+    await one.start()
+    one.loader.gate = asyncio.Event()
+    load = asyncio.create_task(one.repository.load("line"))
+    while not one.loader.loads:
+        await asyncio.sleep(0)
+    await one.repository.close()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+
+
+async def test_names_that_are_asked_for_in_vain_take_no_memory(root: Path) -> None:
+    one = World(root, explicit=True)
+    await one.start()
+    for number in range(10):
+        with pytest.raises(ModelNotFound):
+            await one.repository.unload(f"nothing-{number}")
+    assert not one.repository._numbers
+
+
+async def test_only_what_is_asked_for_is_fetched(root: Path) -> None:
+    remote = Elsewhere()
+    one = World(root, explicit=True, mirror=remote)
+    one.put("line", 1)
+    one.put("other", 1)
+    await one.start()
+    await one.repository.load("line")
+    await one.poll()
+    with pytest.raises(ModelNotFound):
+        await one.repository.load("nothing")
+    await one.poll()
+    assert remote.wanted == [set(), {"line"}, {"line"}, {"line", "nothing"}, {"line"}]
+
+
+async def test_a_fetch_does_not_keep_a_model_from_being_unloaded(root: Path) -> None:
+    remote = Elsewhere()
+    one = World(root, explicit=True, mirror=remote)
+    one.put("line", 1)
+    await one.start()
+    await one.repository.load("line")
+    remote.gate.clear()
+    poll = asyncio.create_task(one.poll())
+    while len(remote.wanted) < 3:
+        await asyncio.sleep(0)
+    try:
+        await asyncio.wait_for(one.repository.unload("line"), 30)
+    finally:
+        remote.gate.set()
+    assert one.shown == []
+    assert await poll == []
 
 
 async def test_models_that_come_by_themselves_are_not_loaded_by_hand(root: Path) -> None:
