@@ -192,7 +192,8 @@ class Metrics:
             for graph in [graph for graph in by_graph if graph[:2] == labels]:
                 del by_graph[graph]
         self._drift.trackers.pop(labels, None)
-        self.served.pop((model, version), None)
+        if served := self.served.pop((model, version), None):
+            served.waiting.clear()  # batchers, which know it in turn: they would stay until a collection
 
     def model_gone(self, model: str) -> None:
         """Nothing is left of it."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class Load:
     rows: np.ndarray
     answers: dict[int, np.ndarray]
     seconds: list[float] = field(default_factory=list)
-    failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     mixed: int = 0
     version: int = 0
 
@@ -59,8 +60,8 @@ class Load:
             began = time.perf_counter()
             try:
                 answer = await stub.Score(request)
-            except grpc.RpcError:
-                self.failed += 1
+            except grpc.RpcError as error:
+                self.failures[f"{error.code().name}: {error.details()}"] += 1
                 continue
             self.seconds.append(time.perf_counter() - began)
             self.version = answer.model.version
@@ -113,7 +114,10 @@ async def _measure(server: System, load: Load, exported: Path, aside: Path, argu
     await asyncio.gather(running, return_exceptions=True)
     ratio, growth = disturbed / np.mean(undisturbed), late / early - 1
     console.print(f"{arguments.swaps} swaps in {took:.0f} s under {arguments.callers} callers, {calls} calls")
-    console.print(f"failed calls {load.failed}; answers that mix versions {load.mixed}; bars 0")
+    failed = load.failures.total()
+    console.print(f"failed calls {failed}; answers that mix versions {load.mixed}; bars 0")
+    for why, count in load.failures.most_common(3):
+        console.print(f"  {count} × {why}", markup=False)
     before, after = (f"{1e3 * p99:.2f}" for p99 in undisturbed)
     console.print(
         f"p99 ms: undisturbed {before} before, {after} after; during swaps {1e3 * disturbed:.2f}, worst "
@@ -123,7 +127,7 @@ async def _measure(server: System, load: Load, exported: Path, aside: Path, argu
         f"resident MiB: ready {ready / 2**20:.0f}, after a tenth {early / 2**20:.0f}, at the end {late / 2**20:.0f}: "
         f"{growth:+.1%}, bar ± {MEMORY_BAR:.0%}"
     )
-    return int(bool(load.failed or load.mixed) or ratio > P99_BAR or abs(growth) > MEMORY_BAR)
+    return int(bool(failed or load.mixed) or ratio > P99_BAR or abs(growth) > MEMORY_BAR)
 
 
 async def _resident(server: System) -> int:
