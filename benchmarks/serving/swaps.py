@@ -32,7 +32,7 @@ P99_BAR, MEMORY_BAR = 2.0, 0.05
 _NAME, _WIDTH = "big", 784
 _HIDDEN = "2048,1024"
 _UNDISTURBED_SECONDS = 8.0
-_FREED_SECONDS = 1.5
+_FREED_SECONDS = 5.0
 _FLAGS = ("--poll-seconds", "0.1", "--versions", "latest:1")
 
 
@@ -131,9 +131,12 @@ async def _measure(server: System, load: Load, exported: Path, aside: Path, argu
 
 
 async def _resident(server: System) -> int:
-    """With what has just left being freed."""
-    await asyncio.sleep(_FREED_SECONDS)
-    return server.resident()
+    """With what has just left being freed: the least of some seconds, in which nothing changes places."""
+    seen = []
+    for _ in range(10):
+        await asyncio.sleep(_FREED_SECONDS / 10)
+        seen.append(server.resident())
+    return min(seen)
 
 
 async def _undisturbed(load: Load) -> float:
