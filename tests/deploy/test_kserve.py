@@ -113,9 +113,10 @@ def pod(runtime: dict[str, Any]) -> dict[str, Any]:
 
 def test_kserve_and_kubernetes_know_every_field(manifests: Manifests) -> None:
     runtime, service = manifests
-    ServingRuntime.model_validate(runtime)
-    InferenceService.model_validate(service)
-    kubernetes_validate.validate(pod(runtime), NEWEST, strict=True)
+    for kind, manifest in ((ServingRuntime, runtime), (InferenceService, service)):
+        assert kind.model_validate(manifest).model_dump(exclude_unset=True) == manifest
+    assert pod(runtime)["spec"]["containers"]
+    kubernetes_validate.validate(pod(runtime), NEWEST, strict=True)  # raises
 
 
 def test_a_misspelt_field_is_found(manifests: Manifests) -> None:

@@ -49,7 +49,7 @@ def lanes() -> Iterator[Lanes]:
     lanes.close()
 
 
-def check(answer: Mapping[str, np.ndarray], rows: np.ndarray, outputs: Sequence[str] = OUTPUTS) -> None:
+def assert_answers(answer: Mapping[str, np.ndarray], rows: np.ndarray, outputs: Sequence[str] = OUTPUTS) -> None:
     expected = PLAIN.run(rows, outputs)
     assert answer.keys() == expected.keys()
     for name in outputs:
@@ -65,7 +65,7 @@ def check(answer: Mapping[str, np.ndarray], rows: np.ndarray, outputs: Sequence[
 def test_lanes_answer_as_the_session_does(lanes: Lanes, rows: int, start: int, outputs: list[str]) -> None:
     """Whatever was in the buffers before, and with more rows than the largest batch."""
     some = np.roll(ROWS, start, axis=0)[:rows]
-    check(lanes.run(some, outputs), some, outputs)
+    assert_answers(lanes.run(some, outputs), some, outputs)
 
 
 def test_many_threads_get_their_own_answers(lanes: Lanes) -> None:
@@ -76,7 +76,7 @@ def test_many_threads_get_their_own_answers(lanes: Lanes) -> None:
         try:
             for _ in range(50):
                 some = draws.random((int(draws.integers(1, MOST)), WIDTH), dtype=np.float32)
-                check(lanes.run(some, OUTPUTS), some)
+                assert_answers(lanes.run(some, OUTPUTS), some)
         except BaseException as error:
             failed.append(error)
 
@@ -155,7 +155,7 @@ def test_work_that_cannot_be_recorded_is_given_anew_each_time(
     lanes = opened(lambda: Faulty(fault))
     assert not lanes.recorded
     assert said in caplog.text
-    check(lanes.run(ROWS[:7], OUTPUTS), ROWS[:7])
+    assert_answers(lanes.run(ROWS[:7], OUTPUTS), ROWS[:7])
 
 
 def test_recorded_work_is_used(lanes: Lanes) -> None:
@@ -171,7 +171,7 @@ def test_recorded_work_is_used(lanes: Lanes) -> None:
     recording = opened(lambda: Faulty(counted))
     assert recording.recorded
     calls.clear()
-    check(recording.run(ROWS[:7], OUTPUTS), ROWS[:7])
+    assert_answers(recording.run(ROWS[:7], OUTPUTS), ROWS[:7])
     assert calls["replayed"] == 1
 
 
@@ -185,7 +185,7 @@ def test_nodes_on_the_processor_are_said_and_not_recorded(caplog: pytest.LogCapt
     assert "not run on the GPU: {'Unique': 1}" in caplog.text
     assert not lanes.recorded
     assert lanes.nodes == {"CUDAExecutionProvider": 3, "CPUExecutionProvider": 1}
-    check(lanes.run(ROWS[:7], OUTPUTS), ROWS[:7])
+    assert_answers(lanes.run(ROWS[:7], OUTPUTS), ROWS[:7])
 
 
 class Small(Host):
@@ -210,13 +210,13 @@ def test_batches_are_as_large_as_memory_allows() -> None:
     lanes = opened(lambda: Small(slot_bytes(MOST // 2)), slots=1)
     assert lanes.costs.rows[-1] == MOST // 2
     assert lanes.memory_bytes == slot_bytes(MOST // 2)
-    check(lanes.run(ROWS, OUTPUTS), ROWS)
+    assert_answers(lanes.run(ROWS, OUTPUTS), ROWS)
 
 
 def test_with_more_slots_they_are_smaller() -> None:
     lanes = opened(lambda: Small(slot_bytes(MOST)), slots=4)
     assert 1 <= lanes.costs.rows[-1] <= MOST // 4
-    check(lanes.run(ROWS, OUTPUTS), ROWS)
+    assert_answers(lanes.run(ROWS, OUTPUTS), ROWS)
 
 
 def test_without_memory_for_a_row_there_is_an_error_and_nothing_is_kept() -> None:

@@ -22,20 +22,20 @@ def sharing(port: int) -> socket.socket:
     return listening
 
 
-def refused(port: int) -> None:
+def assert_refused(port: int) -> None:
     with pytest.raises(StartError, match=f"--grpc-port {port} on {HOST}: Address already in use"), shared(HOST, port):
         pass
 
 
 def test_it_is_kept_while_nobody_listens_and_while_processes_do() -> None:
     with shared(HOST, 0) as port:
-        refused(port)
+        assert_refused(port)
         with pytest.raises(OSError, match="in use"):
             socket.create_server((HOST, port))
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((HOST, port))
         with sharing(port), sharing(port):
-            refused(port)
+            assert_refused(port)
             socket.create_connection((HOST, port)).close()
         with sharing(port):
             pass
@@ -45,7 +45,7 @@ def test_it_is_kept_while_nobody_listens_and_while_processes_do() -> None:
 
 def test_a_server_that_does_not_share_has_it_alone() -> None:
     with socket.create_server((HOST, 0)) as alone:
-        refused(alone.getsockname()[1])
+        assert_refused(alone.getsockname()[1])
 
 
 def test_connections_that_the_kernel_remembers_are_in_nobodys_way() -> None:

@@ -253,8 +253,9 @@ async def test_calls_that_failed_keep_no_version_alive(root: Path) -> None:
         one.remove("line", 1)
         await one.poll()
         await one.poll()
-        while one.loader.closed != [("line", 1)]:
+        while Listed("line", "1", "UNLOADING") in one.repository.index():
             await asyncio.sleep(0)
+        assert one.loader.closed == [("line", 1)]
     finally:
         gc.enable()
 

@@ -213,7 +213,11 @@ def test_card_and_report_say_the_precision(published: Path, halves: Path):
 
 
 def test_the_run_is_known_by_the_half_precision_model(published: Path, halves: Path):
-    weights_of(run_of(published), evaluation.open_model(halves))
+    full, half = (weights_of(run_of(published), evaluation.open_model(folder)) for folder in (published, halves))
+    assert full.state_dict().keys() == half.state_dict().keys()
+    for name, weight in full.state_dict().items():
+        assert weight.dtype == half.state_dict()[name].dtype == torch.float32
+        assert torch.equal(weight, half.state_dict()[name])
 
 
 def test_calibrate_keeps_the_precision_and_its_bounds(halves: Path, tmp_path: Path, quiet: Progress):

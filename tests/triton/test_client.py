@@ -260,8 +260,10 @@ def test_keepalive(address, models):
     options = triton.KeepAliveOptions(
         keepalive_time_ms=60_000, keepalive_timeout_ms=5_000, keepalive_permit_without_calls=True
     )
+    x = models["line"].rows(1)
     with triton.InferenceServerClient(address, keepalive_options=options) as client:
-        client.infer("line", inputs(models["line"].rows(1)))
+        answer = client.infer("line", inputs(x))
+    np.testing.assert_allclose(answer.as_numpy("score"), models["line"].score(x), rtol=1e-3)
 
 
 def test_a_message_over_the_limit_is_resource_exhausted(client, models):
