@@ -35,8 +35,7 @@ class Costs:
         """run(n) runs n rows. After each run `rest` times as long is slept: others may be busy with calls.
 
         Sizes are doubled until a batch takes long enough for its rows, is the largest there can be, or does not fit
-        into memory.
-        Raises OutOfMemory when a single row does not."""
+        into memory. Raises OutOfMemory when a single row does not."""
         rows: list[int] = []
         seconds: list[float] = []
         size = 1

@@ -75,92 +75,35 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
-        self._requests = counter("hourglass_requests", "Finished calls", ("method", "code"))
-        self._request_seconds = histogram(
-            "hourglass_request_duration_seconds",
-            "From the call's start to its answer, as the server sees it",
-            ("method",),
-            _SECONDS,
-        )
-        self._in_flight = 0
-        in_flight = Gauge("hourglass_inflight_requests", "Calls that are not answered yet", registry=registry)
-        in_flight.set_function(lambda: self._in_flight)
-        self._queue_seconds = histogram(
-            "hourglass_queue_duration_seconds", "Time a request's rows waited for the session", _GRAPH, _SECONDS
-        )
-        self._run_seconds = histogram("hourglass_run_duration_seconds", "Time a batch took", _GRAPH, _SECONDS)
-        self._rows = counter("hourglass_rows", "Rows that were run", _GRAPH)
-        self._batch_rows = histogram("hourglass_batch_rows", "Rows run together", _GRAPH, _ROWS)
-        self._queues = _QueueCollector()
-        registry.register(self._queues)
-        self._scored = {
-            "rows": counter("hourglass_scored_rows", "Rows that were scored", _MODEL),
-            "anomalies": counter("hourglass_anomalies", "Scored rows that were called anomalies", _MODEL),
-            "clipped": counter(
-                "hourglass_clipped_values",
-                "Numbers of scored rows so far from the training data that they were clipped",
-                _MODEL,
-            ),
-            "missing": counter("hourglass_missing_values", "Cells of scored rows that were missing", _MODEL),
-            "unknown": counter(
-                "hourglass_unknown_categories",
-                "Cells of scored rows with a category that the model does not know",
-                _MODEL,
-            ),
-        }
-        self._rejected = counter("hourglass_rejected", "Requests refused without being run", ("model", "reason"))
-        self._load_seconds = Gauge(
-            "hourglass_model_load_seconds",
-            "Time from reading a version to its being proven",
-            _MODEL,
-            registry=registry,
-        )
-        self._load_failures = counter("hourglass_model_load_failures", "Versions refused at load", ("model",))
-        self._info = Gauge(
-            "hourglass_model_info",
-            "1 for each loaded version",
-            ("model", "version", "variant", "embedding_space_id", "device"),
-            registry=registry,
-        )
-        self._refused = Gauge(
-            "hourglass_model_versions_refused",
-            "Versions in the folder of models that cannot be served now; the log says why",
-            ("model",),
-            registry=registry,
-        )
-        self._unreadable = Gauge(
-            "hourglass_repository_unreadable",
-            "1 while the folder of models cannot be read or is empty: what was loaded is served on",
-            registry=registry,
-        )
-        self._poll_seconds = Gauge(
-            "hourglass_repository_scan_seconds", "Time that the last look at the folder took", registry=registry
-        )
-        self._gpu = _GpuCollector()
-        registry.register(self._gpu)
-        self._drift = _DriftCollector()
-        registry.register(self._drift)
+        self._calls = _Calls(registry)
+        self._batches = _Batches(registry)
+        self._versions = _Versions(registry)
+        self._folder = _Folder(registry)
+        self._queues, self._gpu, self._drift = _QueueCollector(), _GpuCollector(), _DriftCollector()
+        for collector in (self._queues, self._gpu, self._drift):
+            registry.register(collector)
         # By name and version.
         self.served: dict[tuple[str, int], Served] = {}
         if triton_names:
             registry.register(TritonNames(self.served))
 
     def method(self, method: str) -> MethodObserver:
-        return MethodObserver(self, partial(self._requests.labels, method), self._request_seconds.labels(method))
+        return MethodObserver(
+            self._calls, partial(self._calls.requests.labels, method), self._calls.seconds.labels(method)
+        )
 
     def scored(self, model: str, version: int) -> Scored:
         labels = model, str(version)
-        return Scored(**{name: counter.labels(*labels) for name, counter in self._scored.items()})
+        return Scored(**{name: counter.labels(*labels) for name, counter in self._versions.scored.items()})
 
     def graph(self, model: str, version: int, file: str) -> GraphObserver:
         graph = (model, str(version), _graph(file))
         observer = GraphObserver(
-            self._queue_seconds.labels(*graph),
-            self._run_seconds.labels(*graph),
-            self._rows.labels(*graph),
-            self._batch_rows.labels(*graph),
-            partial(self._rejected.labels, model),
+            self._batches.queue_seconds.labels(*graph),
+            self._batches.run_seconds.labels(*graph),
+            self._batches.run_rows.labels(*graph),
+            self._batches.rows.labels(*graph),
+            partial(self._batches.rejected.labels, model),
             self.served.setdefault((model, version), Served()),
         )
         observer.served.graphs[file] = Graph(observer.queue_seconds, observer.run_seconds, observer.rows)
@@ -168,10 +111,11 @@ class Metrics:
 
     def model_loaded(self, model: LiveModel, seconds: float) -> None:
         version, manifest = str(model.version), model.manifest
-        self._load_seconds.labels(model.name, version).set(seconds)
+        self._versions.load_seconds.labels(model.name, version).set(seconds)
         # Of the same version with other files, which this one replaces.
-        self._info.remove_by_labels({"model": model.name, "version": version})
-        self._info.labels(model.name, version, manifest.variant, manifest.embedding_space_id, model.device).set(1)
+        info = self._versions.info
+        info.remove_by_labels({"model": model.name, "version": version})
+        info.labels(model.name, version, manifest.variant, manifest.embedding_space_id, model.device).set(1)
         for file, batcher in model.batchers.items():
             self._queues.batchers[model.name, version, _graph(file)] = batcher
             self.served[model.name, model.version].waiting[file] = partial(getattr, batcher, "queued_requests")
@@ -183,11 +127,8 @@ class Metrics:
     def model_unloaded(self, model: str, version: int) -> None:
         """Its series end: versions come for as long as the process lives."""
         labels = model, str(version)
-        counters: list[Counter | Histogram] = [self._rows, *self._scored.values()]
-        for series in (*counters, self._queue_seconds, self._run_seconds, self._batch_rows):
-            series.forget(*labels)
-        for gauge in (self._load_seconds, self._info):
-            gauge.remove_by_labels(dict(zip(_MODEL, labels, strict=True)))
+        self._batches.forget(*labels)
+        self._versions.forget(*labels)
         for by_graph in (self._queues.batchers, self._gpu.lanes):
             for graph in [graph for graph in by_graph if graph[:2] == labels]:
                 del by_graph[graph]
@@ -197,23 +138,119 @@ class Metrics:
 
     def model_gone(self, model: str) -> None:
         """Nothing is left of it."""
-        for series in (self._rejected, self._load_failures):
+        for series in (self._batches.rejected, self._folder.load_failures):
             series.forget(model)
 
     def load_failed(self, model: str) -> None:
-        self._load_failures.labels(model).value += 1
+        self._folder.load_failures.labels(model).value += 1
 
     def scanned(self, seconds: float) -> None:
-        self._poll_seconds.set(seconds)
+        self._folder.scan_seconds.set(seconds)
 
     def unreadable(self, is_so: bool) -> None:
-        self._unreadable.set(is_so)
+        self._folder.unreadable.set(is_so)
 
     def refused(self, versions: Mapping[str, int]) -> None:
         """versions: of each model, how many cannot be served."""
-        self._refused.clear()
+        self._folder.refused.clear()
         for model, count in versions.items():
-            self._refused.labels(model).set(count)
+            self._folder.refused.labels(model).set(count)
+
+
+class _Calls:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter("hourglass_requests", "Finished calls", ("method", "code"), registry)
+        self.seconds = Histogram(
+            "hourglass_request_duration_seconds",
+            "From the call's start to its answer, as the server sees it",
+            ("method",),
+            _SECONDS,
+            registry,
+        )
+        self.in_flight = 0
+        in_flight = Gauge("hourglass_inflight_requests", "Calls that are not answered yet", registry=registry)
+        in_flight.set_function(lambda: self.in_flight)
+
+
+class _Batches:
+    """Of each graph of each version; requests that were refused, of each model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queue_seconds = Histogram(
+            "hourglass_queue_duration_seconds",
+            "Time a request's rows waited for the session",
+            _GRAPH,
+            _SECONDS,
+            registry,
+        )
+        self.run_seconds = Histogram("hourglass_run_duration_seconds", "Time a batch took", _GRAPH, _SECONDS, registry)
+        self.run_rows = Counter("hourglass_rows", "Rows that were run", _GRAPH, registry)
+        self.rows = Histogram("hourglass_batch_rows", "Rows run together", _GRAPH, _ROWS, registry)
+        self.rejected = Counter(
+            "hourglass_rejected", "Requests refused without being run", ("model", "reason"), registry
+        )
+
+    def forget(self, model: str, version: str) -> None:
+        for series in (self.queue_seconds, self.run_seconds, self.run_rows, self.rows):
+            series.forget(model, version)
+
+
+class _Versions:
+    """Of each version that is live."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, labels=_MODEL, registry=registry)
+        self.scored = {
+            "rows": counter("hourglass_scored_rows", "Rows that were scored"),
+            "anomalies": counter("hourglass_anomalies", "Scored rows that were called anomalies"),
+            "clipped": counter(
+                "hourglass_clipped_values",
+                "Numbers of scored rows so far from the training data that they were clipped",
+            ),
+            "missing": counter("hourglass_missing_values", "Cells of scored rows that were missing"),
+            "unknown": counter(
+                "hourglass_unknown_categories", "Cells of scored rows with a category that the model does not know"
+            ),
+        }
+        self.load_seconds = Gauge(
+            "hourglass_model_load_seconds",
+            "Time from reading a version to its being proven",
+            _MODEL,
+            registry=registry,
+        )
+        self.info = Gauge(
+            "hourglass_model_info",
+            "1 for each loaded version",
+            (*_MODEL, "variant", "embedding_space_id", "device"),
+            registry=registry,
+        )
+
+    def forget(self, model: str, version: str) -> None:
+        for counter in self.scored.values():
+            counter.forget(model, version)
+        for gauge in (self.load_seconds, self.info):
+            gauge.remove_by_labels({"model": model, "version": version})
+
+
+class _Folder:
+    """Of the folder of models."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.load_failures = Counter("hourglass_model_load_failures", "Versions refused at load", ("model",), registry)
+        self.refused = Gauge(
+            "hourglass_model_versions_refused",
+            "Versions in the folder of models that cannot be served now; the log says why",
+            ("model",),
+            registry=registry,
+        )
+        self.unreadable = Gauge(
+            "hourglass_repository_unreadable",
+            "1 while the folder of models cannot be read or is empty: what was loaded is served on",
+            registry=registry,
+        )
+        self.scan_seconds = Gauge(
+            "hourglass_repository_scan_seconds", "Time that the last look at the folder took", registry=registry
+        )
 
 
 def _graph(file: str) -> str:
@@ -313,16 +350,16 @@ class _DriftCollector(Collector):
 class MethodObserver:
     """The calls of one method."""
 
-    def __init__(self, metrics: Metrics, finished: Callable[[str], Count], seconds: Distribution) -> None:
-        self._metrics = metrics
+    def __init__(self, calls: _Calls, finished: Callable[[str], Count], seconds: Distribution) -> None:
+        self._calls = calls
         self._finished = finished
         self._seconds = seconds
 
     def begin(self) -> None:
-        self._metrics._in_flight += 1
+        self._calls.in_flight += 1
 
     def end(self, code: str, seconds: float) -> None:
-        self._metrics._in_flight -= 1
+        self._calls.in_flight -= 1
         self._finished(code).value += 1
         self._seconds.observe(seconds)
 

@@ -63,13 +63,6 @@ def run(settings: Settings, ready: Ready) -> None:
 async def _serve(settings: Settings, ready: Ready) -> None:
     if api_implementation.Type() != "upb":
         log.warning("protobuf runs without its C implementation: slow", implementation=api_implementation.Type())
-    device, why = devices.choose(settings.device)
-    log.info("device", device=str(device), asked=settings.device, why=why)
-    cores = max(1, devices.available_cores() // settings.processes)
-    threads = settings.threads
-    runners = max(1, cores // threads) if device.kind == devices.CPU else SLOTS
-    log.info("threads", runners=runners, threads_per_batch=threads, cores=cores)
-
     metrics = Metrics(triton_names=settings.triton_metrics)
     # Of several processes, the supervisor asks each and answers for all.
     metrics_host = settings.host if settings.processes == 1 else LOOPBACK
@@ -77,31 +70,6 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     tracing = _tracing(settings)
     stop = _Stop()
     arrivals = Arrivals()
-    loader = Loader(
-        root=settings.folder,
-        opener=Opener(
-            device,
-            Options(threads, settings.tf32, settings.gpu_memory_bytes),
-            settings.max_batch_rows,
-            _memory(device),
-            settings.gpu_instances,
-            slots=runners,
-        ),
-        metrics=metrics,
-        limits=Limits(
-            batch_rows=settings.max_batch_rows,
-            queue_rows=settings.max_queue_rows,
-            queue_bytes=settings.max_queue_bytes,
-            runners=runners,
-            greedy=runners if device.kind == devices.CPU else GREEDY,
-            serial=device.kind != devices.CPU,
-            inline_seconds=_INLINE_SECONDS,
-            delay=settings.batch_delay_ms / 1e3,
-        ),
-        arrivals=arrivals,
-        drift_window_rows=settings.drift_window_rows,
-        spans=tracing,
-    )
     engine, health = Engine(), Health(_SERVICES)
 
     def show(models: Sequence[LiveModel]) -> None:
@@ -110,6 +78,7 @@ async def _serve(settings: Settings, ready: Ready) -> None:
 
     explicit = settings.model_control == "explicit"
     mirror = None if settings.cache is None else Mirror(settings.exported, settings.cache, metrics.load_failed)
+    loader = _loader(settings, metrics, arrivals, tracing)
     repository = Repository(settings.folder, settings.newest, loader, metrics, show, explicit=explicit, mirror=mirror)
     loading = asyncio.create_task(repository.start(allow_empty=settings.allow_empty))
     await stop.asked_before(loading)
@@ -131,22 +100,56 @@ async def _serve(settings: Settings, ready: Ready) -> None:
     if following:
         following.cancel()
     repository.stop_fetching()
-    health.drain()
-    if not stop.at_once.is_set():
-        log.info("draining: health says NOT_SERVING, calls are still answered", seconds=settings.drain_seconds)
-    await stop.drained(settings.drain_seconds)
-    log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
-    async with guard.last_calls():
-        stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
-        await asyncio.sleep(_GOAWAY_SECONDS)
-    health.end()
-    await stopping
+    await _drain(server, guard, health, stop, settings.drain_seconds)
     await repository.close()
     if tracing is not None:
         await asyncio.to_thread(tracing.close)
     metrics_server.shutdown()
     metrics_server.server_close()
     log.info("stopped")
+
+
+def _loader(settings: Settings, metrics: Metrics, arrivals: Arrivals, tracing: Tracing | None) -> Loader:
+    """For the device and the cores that there are. Raises StartError."""
+    device, why = devices.choose(settings.device)
+    log.info("device", device=str(device), asked=settings.device, why=why)
+    on_gpu = device.kind != devices.CPU
+    cores = max(1, devices.available_cores() // settings.processes)
+    runners = SLOTS if on_gpu else max(1, cores // settings.threads)
+    log.info("threads", runners=runners, threads_per_batch=settings.threads, cores=cores)
+    opener = Opener(
+        device,
+        Options(settings.threads, settings.tf32, settings.gpu_memory_bytes),
+        settings.max_batch_rows,
+        _memory(device),
+        settings.gpu_instances,
+        slots=runners,
+    )
+    limits = Limits(
+        batch_rows=settings.max_batch_rows,
+        queue_rows=settings.max_queue_rows,
+        queue_bytes=settings.max_queue_bytes,
+        runners=runners,
+        greedy=GREEDY if on_gpu else runners,
+        serial=on_gpu,
+        inline_seconds=_INLINE_SECONDS,
+        delay=settings.batch_delay_ms / 1e3,
+    )
+    return Loader(settings.folder, opener, metrics, limits, arrivals, settings.drift_window_rows, tracing)
+
+
+async def _drain(server: grpc.aio.Server, guard: Guard, health: Health, stop: _Stop, seconds: float) -> None:
+    """Let callers go elsewhere, then take no new calls and end those begun."""
+    health.drain()
+    if not stop.at_once.is_set():
+        log.info("draining: health says NOT_SERVING, calls are still answered", seconds=seconds)
+    await stop.drained(seconds)
+    log.info("stopping: no new calls, those begun are finished", grace_seconds=_GRACE_SECONDS)
+    async with guard.last_calls():
+        stopping = asyncio.create_task(server.stop(_GRACE_SECONDS))
+        await asyncio.sleep(_GOAWAY_SECONDS)
+    health.end()
+    await stopping
 
 
 def _memory(device: devices.Device) -> Callable[[], Memory] | None:

@@ -16,8 +16,9 @@ import pytest
 
 from hourglass.contract.layout import ArtefactError, Unreadable
 from service.errors import ModelNotFound, NotLoaded, Unsupported
+from service.index import Listed
 from service.metrics import Metrics
-from service.repository import Listed, Repository
+from service.repository import Repository
 from service.scanning import Version
 from service.start import StartError
 
@@ -335,7 +336,7 @@ async def test_names_that_are_asked_for_in_vain_take_no_memory(root: Path) -> No
     for number in range(10):
         with pytest.raises(ModelNotFound):
             await one.repository.unload(f"nothing-{number}")
-    assert not one.repository._numbers
+    assert not one.repository._live._of
 
 
 async def test_only_what_is_asked_for_is_fetched(root: Path) -> None:
