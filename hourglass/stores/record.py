@@ -32,7 +32,7 @@ TYPES: dict[PayloadType, pa.DataType] = {
 }
 _STORED = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.float16(), "binary": pa.uint8()}
 _TERMS = {
-    "embedding_space_id": "of the embedding space {} of the model {!r}",
+    "embedding_space_id": "of the embedding space {} (model {!r})",
     "encoding": "encoded as {}",
     "normalized": "{}",
     "scale": "of the scale {}",
