@@ -16,15 +16,19 @@ from hourglass.contract.array import Array
 from hourglass.contract.calibration import benjamini_hochberg
 from hourglass.contract.drift import Distribution, Drift, Sketch
 from hourglass.contract.manifest import AsideColumns, Window
+from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema
 from hourglass.errors import HourglassError
 from hourglass.rows import column
 from hourglass.v1 import autoencoder_pb2 as pb
 
 _DTYPES = {
-    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT32: DTYPES["float32"],
     pb.DATA_TYPE_BOOL: np.dtype("?"),
     pb.DATA_TYPE_INT32: np.dtype("<i4"),
+    pb.DATA_TYPE_FLOAT16: DTYPES["float16"],
+    pb.DATA_TYPE_INT8: DTYPES["int8"],
+    pb.DATA_TYPE_BINARY: DTYPES["binary"],
 }
 _NUMBER = Column(name="number")  # of rows without columns
 
@@ -142,14 +146,35 @@ class _Values(_Parted):
 
 @dataclass(frozen=True)
 class Embeddings(_Values):
-    """values: float32 [n, embedding size]. stddev: the same shape, how sure each number is; None if not asked for."""
+    """As they were asked for.
+
+    values: float32, float16 or int8 [n, embedding size]; of binary uint8 [n, ceil(embedding size / 8)], eight numbers'
+    bits each, the first in the most significant (numpy.unpackbits). scale: of int8, a number is scale * its whole
+    number; None of others. normalized: whether they have length 1. stddev: float32 [n, embedding size], how sure each
+    number is; None if not asked for.
+    """
 
     stddev: np.ndarray | None = None
+    scale: float | None = None
+    normalized: bool = False
+
+    @property
+    def encoding(self) -> Encoding:
+        return next(encoding for encoding, dtype in DTYPES.items() if dtype == self.values.dtype)
+
+    def floats(self) -> np.ndarray:
+        """float32 [n, embedding size]: the numbers that these stand for. Raises ValueError of binary ones."""
+        if self.encoding == "binary":
+            raise ValueError("of binary embeddings only bits are left: ask for another encoding")
+        floats = self.values.astype(np.float32)
+        return floats if self.scale is None else floats * np.float32(self.scale)
 
     @classmethod
     def decode(cls, answer: pb.EmbedResponse, rows: int) -> Self:
+        values = _array(answer.embedding, rows)
         stddev = _array(answer.embedding_stddev, rows) if answer.HasField("embedding_stddev") else None
-        return cls(_array(answer.embedding, rows), _version(answer.model), stddev)
+        scale = answer.scale if answer.embedding.data_type == pb.DATA_TYPE_INT8 else None
+        return cls(values, _version(answer.model), stddev, scale, answer.normalized)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:

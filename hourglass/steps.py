@@ -16,9 +16,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import grpc
 
 from hourglass import messages
+from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
-from hourglass.rows import ArrayRows, Rows, Terms
+from hourglass.rows import ENCODINGS, ArrayRows, Rows, Terms
 from hourglass.rows import of as rows_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
@@ -97,26 +98,29 @@ Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
 @dataclass(frozen=True)
 class Method(Generic[A]):
-    """An RPC that takes rows: an array in the request's field of that name, and named columns in another."""
+    """An RPC that takes rows: an array in the request's field of that name, and named columns in another. encoded:
+    whether half floats and bytes of an array are encoded embeddings."""
 
     name: str
     request: Callable[..., Any]
     answer: type[A]
     array: str = "tensor"
     table: str | None = "table"
+    encoded: bool = False
 
-    def field(self, rows: Rows) -> str:
-        """Raises TypeError for named columns where there can be none."""
-        field = self.array if isinstance(rows, ArrayRows) else self.table
-        if field is None:
+    def fields(self, rows: Rows) -> dict[str, Any]:
+        """Of the request, those that hold the rows. Raises TypeError for named columns where there can be none."""
+        if isinstance(rows, ArrayRows):
+            return {self.array: rows.message(self.encoded)}
+        if self.table is None:
             raise TypeError(f"{self.name} takes an array of numbers, not named columns")
-        return field
+        return {self.table: rows.message()}
 
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
 DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
 SCORE = Method("Score", pb.ScoreRequest, Scores)
-DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding", None)
+DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding", None, encoded=True)
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,7 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
     try:
         for batch in batches:
             rows = batch if isinstance(batch, Rows) else rows_of(batch)
-            request = method.request(
-                model=model, version=pinned or version or 0, **{method.field(rows): rows.message()}, **options
-            )
+            request = method.request(model=model, version=pinned or version or 0, **method.fields(rows), **options)
             count = len(rows)
             if pinned is None:
                 answer = method.answer.decode((yield from _ask(Ask(method.name, request))), count)
@@ -223,6 +225,28 @@ def score(limits: Limits, model: str, rows: Any, version: int | None, **options:
     """As `array`. Servers control false discoveries over each message: here it is done over all rows."""
     [scores] = yield from _gather(array(SCORE, limits, model, rows, version, **options))
     yield Give(scores.fdr_controlled() if options.get("control_fdr") else scores)
+
+
+def embedding(
+    *, with_stddev: bool, normalize: bool, encoding: Encoding, require_space_id: str | None
+) -> dict[str, Any]:
+    """The options of an EmbedRequest, by its names. Raises ValueError for what is no encoding."""
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding is {encoding!r}, none of {', '.join(ENCODINGS)}")
+    return {
+        "with_stddev": with_stddev,
+        "normalize": normalize,
+        "encoding": ENCODINGS[encoding],
+        "require_space_id": require_space_id or "",
+    }
+
+
+def decode(limits: Limits, model: str, embeddings: Any, version: int | None) -> Steps[Reconstructions]:
+    """As `array`. Embeddings that say where they are from are decoded there or not at all."""
+    if not isinstance(embeddings, Embeddings):
+        return array(DECODE, limits, model, embeddings, version)
+    options = {"normalized": embeddings.normalized, "require_space_id": embeddings.model.embedding_space_id}
+    return array(DECODE, limits, model, embeddings.values, version, **options)
 
 
 def generate(model: str, rows: int, seed: int | None, version: int | None) -> Steps[Generated]:
