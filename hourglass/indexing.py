@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from hourglass.batches import take
 from hourglass.client import Client
+from hourglass.contract.quantization import Encoding
 from hourglass.files import FileError, RowFile, open_rows
 from hourglass.files.encoding import refused
-from hourglass.messages import Embeddings, ModelInfo
+from hourglass.messages import ModelInfo
 from hourglass.selection import select
 from hourglass.stored_columns import StoredColumns
 from hourglass.stores import Record, Store, open_store
-from hourglass.stores.record import DIGEST, DIGEST_BYTES, EMBEDDING, ID, SPACE, Encoding
+from hourglass.stores.record import DIGEST, DIGEST_BYTES, EMBEDDING, ID
 
 _CHUNK_ROWS = 8192  # are written at once
 
@@ -212,7 +213,14 @@ def _run(
             for start in range(0, len(chunk.rows), size):
                 yield chunk.rows[start : start + size]
 
-    for answer in _embedded(client, model, messages(), wanted):
+    for answer in client.embed_batches(
+        model.name,
+        messages(),
+        version=model.version,
+        normalize=wanted.normalized,
+        encoding=wanted.encoding,
+        require_space_id=model.embedding_space_id,
+    ):
         made = wanted.model_copy(update={"scale": answer.scale})
         if record is None:
             record = made

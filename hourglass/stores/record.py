@@ -8,9 +8,9 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hourglass.contract.quantization import Encoding
 from hourglass.stores.errors import StoreError
 
-Encoding = Literal["float32", "float16", "int8", "binary"]
 IdType = Literal["int64", "string"]
 PayloadType = Literal["bool", "int64", "float64", "string", "date", "timestamp", "timestamp_utc"]
 
