@@ -23,7 +23,7 @@ from hourglass.messages import ModelInfo
 from hourglass.selection import select
 from hourglass.stored_columns import StoredColumns
 from hourglass.stores import Record, Store, open_store
-from hourglass.stores.record import DIGEST, DIGEST_BYTES, EMBEDDING, ID
+from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID
 
 _CHUNK_ROWS = 8192  # are written at once
 
@@ -64,8 +64,9 @@ def index(
     """Embeds a file's rows into the index `to`, a URI as `hourglass.stores.open_store` takes it.
 
     id_column: what rows are known by; default: the model's own, else their number in the file, from 0. payload: columns
-    to keep with them. Rows that are there already are not embedded again, and those that have changed are replaced: what
-    ended half way is begun again. advance: told of each lot of rows that are done.
+    to keep with them. bad_rows: what becomes of rows with cells that the model does not take; skip: they are left out.
+    Rows that are there already are not embedded again, and those that have changed are replaced: what ended half way is
+    begun again. advance: told of each lot of rows that are done.
 
     Raises FileError for the file, StoreError for the index, and HourglassError for the server.
     """
@@ -136,8 +137,9 @@ def digests(rows: np.ndarray, beside: Sequence[pa.Array]) -> list[bytes]:
     plain = [c.cast(pa.int32()) if pa.types.is_date(c.type) else c for c in plain]
     cells: Any = zip(*(column.to_pylist() for column in plain), strict=True) if plain else repeat(())
     found = []
-    for row, others in zip(flat, cells, strict=False):
-        digest = hashlib.blake2b(row, digest_size=DIGEST_BYTES)
+    data, width = flat.data.cast("B"), flat.shape[1] * flat.itemsize
+    for start, others in zip(range(0, len(data), width), cells, strict=False):
+        digest = hashlib.blake2b(data[start : start + width], digest_size=DIGEST_BYTES)
         digest.update(repr(others).encode())
         found.append(digest.digest())
     return found
@@ -200,10 +202,12 @@ def _run(
     size = client.rows_per_message(model.name, model.version)
     fresh, store = record is None, writer.store
     waiting: deque[_Chunk] = deque()
+    ready: list[_Chunk] = []
 
     def messages() -> Iterator[np.ndarray]:
-        for read in chunks.read(max(size, _CHUNK_ROWS // size * size)):
-            # Of an index that was begun here all ids are of this file, where each is there once.
+        # Message by message, so that the server never waits for a long piece of work here. Only looking up what is
+        # there is cheaper in one go; an index that was begun here has the ids of this file alone, each of them once.
+        for read in chunks.read(size if fresh else max(size, _CHUNK_ROWS // size * size)):
             known = {} if fresh else writer.do(store.digests, read.beside[ID].combine_chunks())
             chunk = chunks.changed(read, known)
             if not len(chunk.rows):
@@ -229,9 +233,13 @@ def _run(
         chunk = waiting[0]
         chunk.answers.append(answer.values)
         if sum(map(len, chunk.answers)) == len(chunk.rows):
-            waiting.popleft()
-            writer.write(chunk.table(record), chunk.new)
+            ready.append(waiting.popleft())
+            if sum(len(chunk.rows) for chunk in ready) >= _CHUNK_ROWS:
+                writer.write(ready, record)
+                ready = []
             advance(chunk.count)
+    if ready and record is not None:
+        writer.write(ready, record)
     writer.finish()
 
 
@@ -248,11 +256,12 @@ class _Writer:
     def do(self, method: Callable[..., T], *arguments: Any) -> T:
         return self._thread.submit(method, *arguments).result()
 
-    def write(self, rows: pa.Table, new: bool) -> None:
+    def write(self, chunks: Sequence[_Chunk], record: Record) -> None:
         """Returns when what was written before is there."""
         if self._writing is not None:
             self._writing.result()
-        self._writing = self._thread.submit(self.store.write, rows, new=new)
+        rows = pa.concat_tables([chunk.table(record) for chunk in chunks]).combine_chunks()
+        self._writing = self._thread.submit(self.store.write, rows, new=all(chunk.new for chunk in chunks))
 
     def finish(self) -> None:
         if self._writing is not None:

@@ -44,9 +44,12 @@ class Index:
         """Of what is found: row (int64, of the question, from 0), rank (int64, from 1), id, distance (float64) and the
         payload."""
         identity, *payload = self.record.fields
-        return pa.schema(
-            [(ROW, pa.int64()), (RANK, pa.int64()), identity, pa.field(DISTANCE, pa.float64()), *payload]
-        )
+        return pa.schema([(ROW, pa.int64()), (RANK, pa.int64()), identity, pa.field(DISTANCE, pa.float64()), *payload])
+
+    @property
+    def rows_per_message(self) -> int:
+        """How many rows a batch may have."""
+        return self._client.rows_per_message(self.model.model.name, self.model.model.version)
 
     def nearest(self, rows: Any, k: int = 10) -> pa.Table:
         """rows: as for `Client.embed`. Each one's k nearest, of `schema`; distances are Euclidean, in units of the

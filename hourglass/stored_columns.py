@@ -29,9 +29,9 @@ class StoredColumns:
             if name in RESERVED or name.startswith("_"):
                 raise FileError(f"{file.path}: the index has columns named like {name!r} itself: rename it in the file")
             if kind is None:
+                held = first.column(name).type
                 raise FileError(
-                    f"{file.path}: column {name!r} holds {first.column(name).type}: an index holds numbers, texts, bools, "
-                    "dates and times"
+                    f"{file.path}: column {name!r} holds {held}: an index holds numbers, texts, bools, dates and times"
                 )
             self.payload[name] = kind
         self._unique = FirstRows()
@@ -50,11 +50,15 @@ class StoredColumns:
             return pa.array(batch.first_row + rows, pa.int64())
         written = batch.column(self.id_column)
         ids = _cast(batch, self.id_column, self.id_type).take(pa.array(rows))
-        empty = ids.is_null() if self.id_type == "int64" else pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
+        empty = (
+            ids.is_null() if self.id_type == "int64" else pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
+        )
         if pc.any(empty).as_py():
             row = int(rows[empty.index(True).as_py()])
             raise self._refused(batch, row, "the id is missing: fill it in, or remove the row")
-        keys = ids.to_numpy() if self.id_type == "int64" else np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
+        keys = (
+            ids.to_numpy() if self.id_type == "int64" else np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
+        )
         if (twice := self._unique.add(keys, batch.first_row + rows)) is not None:
             row, earlier = (place - batch.first_row for place in twice)
             same = f"the id {value_of(written, row)!r} is that of {batch.place(earlier)} as well"

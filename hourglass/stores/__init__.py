@@ -29,7 +29,9 @@ def open_store(uri: str) -> Store:
     if not mark:
         scheme, rest = "lancedb", address
     if scheme not in _OPEN:
-        raise StoreError(f"no store is called {scheme!r}: write {', '.join(f'{known}://…' for known in _OPEN)}, or a path")
+        raise StoreError(
+            f"no store is called {scheme!r}: write {', '.join(f'{known}://…' for known in _OPEN)}, or a path"
+        )
     if not _NAME.fullmatch(name):
         # Not shown: it is part of a password that has a '#'.
         raise StoreError(

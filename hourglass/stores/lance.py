@@ -15,6 +15,7 @@ import pyarrow as pa
 from hourglass.stores.errors import StoreError, StoreUnavailable
 from hourglass.stores.record import DIGEST, EMBEDDING, ID, Record, read
 
+_MOST_FRAGMENTS = 64
 _METADATA = b"hourglass"  # of the table's schema
 
 
@@ -68,7 +69,8 @@ class LanceStore:
 
     def finish(self) -> None:
         with self._said():
-            self._table.optimize()  # what was written in many pieces becomes few
+            if self._table.stats()["fragment_stats"]["num_small_fragments"] > _MOST_FRAGMENTS:
+                self._table.optimize()  # what was written in many pieces becomes few
 
     def nearest(self, queries: np.ndarray, k: int) -> pa.Table:
         binary = self._record.encoding == "binary"

@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from hourglass.stores.errors import StoreError, StoreUnavailable
 from hourglass.stores.record import DIGEST, EMBEDDING, ID, SPACE, PayloadType, Record, read
@@ -46,7 +46,9 @@ class PostgresStore:
         self.index = f"postgresql://{place}#{name}"
         self._name, self._table = name, sql.Identifier(name)
         with self._said():
-            self._connection = psycopg.connect(**{"connect_timeout": _CONNECT_SECONDS, **terms}, autocommit=True)
+            seconds = terms.pop("connect_timeout", _CONNECT_SECONDS)
+            conninfo = make_conninfo(connect_timeout=seconds, **terms)
+            self._connection = psycopg.connect(conninfo, autocommit=True)
 
     def record(self) -> Record | None:
         quoted = self._table.as_string(self._connection)
@@ -161,7 +163,7 @@ class PostgresStore:
         return row
 
     def _execute(self, statement: str, *parts: sql.Composable) -> None:
-        self._connection.execute(sql.SQL(statement).format(*parts))  # type: ignore[arg-type]  # written here
+        self._connection.execute(sql.SQL(statement).format(*parts))
 
     @contextmanager
     def _said(self) -> Iterator[None]:
@@ -174,4 +176,4 @@ class PostgresStore:
 
 def _vector(record: Record) -> sql.SQL:
     kind = {"float32": "vector", "float16": "halfvec", "int8": "halfvec", "binary": "bit"}[record.encoding]
-    return sql.SQL(f"{kind}({record.embedding_size})")  # type: ignore[arg-type]  # words and a number
+    return sql.SQL(f"{kind}({record.embedding_size})")

@@ -39,8 +39,10 @@ class QdrantStore:
         except ValueError:
             parts, host = None, None
         if parts is None or parts.username or parts.password or parts.query or (host and parts.path not in ("", "/")):
-            raise StoreError("not a URI of Qdrant: qdrant://HOST:PORT, qdrant+https://HOST, qdrant:///FOLDER; a key is "
-                             "taken from QDRANT_API_KEY")
+            raise StoreError(
+                "not a URI of Qdrant: qdrant://HOST:PORT, qdrant+https://HOST, qdrant:///FOLDER; a key is "
+                "taken from QDRANT_API_KEY"
+            )
         self._name, self._local = name, not host
         self.index = f"{parts.scheme}://{f'{host}:{port}' if host else parts.path}#{name}"
         with self._said():
@@ -140,7 +142,9 @@ class QdrantStore:
 
     def _json(self, name: str, cell: Any) -> Any:
         if isinstance(cell, float) and not math.isfinite(cell):
-            raise StoreError(f"{self.index}: the column {name!r} holds {cell}, which Qdrant does not take: leave it empty")
+            raise StoreError(
+                f"{self.index}: the column {name!r} holds {cell}, which Qdrant does not take: leave it empty"
+            )
         if isinstance(cell, date):  # and datetime, which is one
             return cell.isoformat()
         return cell.hex() if isinstance(cell, bytes) else cell
@@ -156,7 +160,9 @@ class QdrantStore:
         try:
             yield
         except UnexpectedResponse as error:
-            kind = StoreUnavailable if error.status_code in (401, 403) or (error.status_code or 500) >= 500 else StoreError
+            kind = (
+                StoreUnavailable if error.status_code in (401, 403) or (error.status_code or 500) >= 500 else StoreError
+            )
             key = ": is QDRANT_API_KEY right?" if error.status_code in (401, 403) else ""
             raise kind(f"{self.index}: {error.status_code} {error.reason_phrase}{key}") from None
         except (ApiException, OSError, RuntimeError) as error:

@@ -113,4 +113,6 @@ def read(text: str | None, index: str) -> Record:
         return Record.model_validate_json(text)
     except ValidationError:
         made = f"made by another version of hourglass (index version {found[1]}, not 1)"
-        raise StoreError(f"{index} was {made if found[1] != '1' else 'damaged: its record does not hold together'}") from None
+        raise StoreError(
+            f"{index} was {made if found[1] != '1' else 'damaged: its record does not hold together'}"
+        ) from None
