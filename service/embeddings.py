@@ -21,12 +21,20 @@ _ENCODINGS: Mapping[int, Encoding] = {
     pb.DATA_TYPE_INT8: "int8",
     pb.DATA_TYPE_BINARY: "binary",
 }
+_QUANTIZED = ("int8", "binary")
 # Rows can be told from these.
 _INVERTIBLE = {
     number: DTYPES[encoding]
     for number, encoding in _ENCODINGS.items()
     if number and encoding in ("float32", "float16", "int8")
 }
+
+
+def offered(model: LiveModel) -> list[int]:
+    """What embeddings of a version may be asked as."""
+    return [
+        n for n, encoding in _ENCODINGS.items() if n and (model.manifest.quantization or encoding not in _QUANTIZED)
+    ]
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,8 @@ class Form:
                 reason="BAD_ENCODING",
                 field="encoding",
             )
-        quantizes = encoding in ("int8", "binary")
-        return cls(encoding, request.normalize, _quantization(model, request.normalize) if quantizes else None)
+        quantization = _quantization(model, request.normalize) if encoding in _QUANTIZED else None
+        return cls(encoding, request.normalize, quantization)
 
     @property
     def is_plain(self) -> bool:
