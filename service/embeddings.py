@@ -14,7 +14,7 @@ from service import tensors
 from service.engine import LiveModel
 from service.errors import InvalidInput, Unsupported
 
-_ENCODINGS: Mapping[int, Encoding] = {
+_ENCODINGS: Mapping[pb.DataType, Encoding] = {
     pb.DATA_TYPE_UNSPECIFIED: "float32",
     pb.DATA_TYPE_FLOAT32: "float32",
     pb.DATA_TYPE_FLOAT16: "float16",
@@ -30,11 +30,10 @@ _INVERTIBLE = {
 }
 
 
-def offered(model: LiveModel) -> list[int]:
+def offered(model: LiveModel) -> list[pb.DataType]:
     """What embeddings of a version may be asked as."""
-    return [
-        n for n, encoding in _ENCODINGS.items() if n and (model.manifest.quantization or encoding not in _QUANTIZED)
-    ]
+    every = model.manifest.quantization is not None
+    return [number for number, encoding in _ENCODINGS.items() if number and (every or encoding not in _QUANTIZED)]
 
 
 @dataclass(frozen=True)
