@@ -80,7 +80,7 @@ class LanceStore:
             search = search.distance_type("hamming" if binary else "l2").bypass_vector_index()
             # Of one query there is no query_index.
             found = search.select([*columns, "_distance"]).limit(k).to_arrow()
-        query = found["query_index"] if "query_index" in found.column_names else pa.nulls(len(found)).fill_null(0)
+        query = found["query_index"] if "query_index" in found.column_names else pa.repeat(0, len(found))
         distance = found["_distance"].to_numpy().astype(np.float64)
         table = pa.table(
             [query, pa.array(distance if binary else np.sqrt(distance)), *(found[name] for name in columns)],

@@ -46,8 +46,7 @@ class PostgresStore:
         self.index = f"postgresql://{place}#{name}"
         self._name, self._table = name, sql.Identifier(name)
         with self._said():
-            seconds = terms.pop("connect_timeout", _CONNECT_SECONDS)
-            conninfo = make_conninfo(connect_timeout=seconds, **terms)
+            conninfo = make_conninfo(uri, connect_timeout=terms.get("connect_timeout", _CONNECT_SECONDS))
             self._connection = psycopg.connect(conninfo, autocommit=True)
 
     def record(self) -> Record | None:
