@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from rich.console import Console
 from rich.table import Table
 
 from hourglass import terminal
@@ -27,7 +25,7 @@ from hourglass.selection import select
 from hourglass.stores.record import ROW
 
 _SHOWN_ROWS = 3
-_SHOWN_COLUMNS = 5
+_OWN_COLUMNS = 3  # rank, id, distance
 _CELL_WIDTH = 24
 
 
@@ -53,14 +51,13 @@ def embed(client: Client, args: argparse.Namespace) -> None:
     console = terminal.console()
     model = done.model.model
     console.print(
-        f"{model.name} version {model.version}, embedding space {model.embedding_space_id}: of {done.rows:,} rows "
-        f"{done.new:,} are new, {done.replaced:,} replaced, {done.unchanged:,} were there"
+        f"{model.name} version {model.version}: of {done.rows:,} rows {done.new:,} are new, "
+        f"{done.replaced:,} replaced, {done.unchanged:,} were there"
     )
     if done.first_bad is not None:
-        console.print(
-            f"{done.bad:,} of {done.rows:,} rows could not be used and are left out; the first: {done.first_bad}"
-        )
-    console.print(f"written to {done.index}", soft_wrap=True)
+        bad = f"{done.bad:,} of {done.rows:,} rows could not be used and are left out; the first: {done.first_bad}"
+        console.print(bad, soft_wrap=True)
+    console.print(f"written to {done.index}, embedding space {model.embedding_space_id}", soft_wrap=True)
 
 
 def search(client: Client, args: argparse.Namespace) -> None:
@@ -127,29 +124,48 @@ def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int |
         console.print(f"written to {out}", soft_wrap=True)
         return
     table = pa.concat_tables(found)
-    shown = np.unique(table[ROW].to_numpy())
-    for row in shown.tolist():
-        _show(console, table.filter(pc.equal(table[ROW], row)).drop_columns([ROW]), None if rows is None else row)
-    hidden = len(record.payload) - _SHOWN_COLUMNS
+    texts = {name: _texts(table[name]) for name in table.column_names if name != ROW}
+    names = _fitting(texts, console.width)
+    asked = table[ROW].to_numpy()
+    shown = np.unique(asked).tolist()
+    for row in shown:
+        title = None if rows is None and len(shown) == 1 else f"row {row} (the first is 0)"
+        columns = [[texts[name][i] for i in np.flatnonzero(asked == row)] for name in names]
+        console.print(_table(title, names, columns, table.schema))
     more = [f"{rows - len(shown):,} more rows"] if rows is not None and rows > len(shown) else []
-    more += [f"{hidden} more columns"] if hidden > 0 else []
+    more += [f"{len(texts) - len(names)} more columns"] if len(texts) > len(names) else []
     if more:
         console.print(f"and {' and '.join(more)}: --out FILE writes all")
 
 
-def _show(console: Console, found: pa.Table, row: int | None) -> None:
-    names = found.column_names[: 3 + _SHOWN_COLUMNS]
-    table = Table(title=None if row is None else f"row {row} (the first is 0)")
+def _fitting(texts: dict[str, list[str]], width: int) -> list[str]:
+    """The first columns, as many as fit, those of every index at least."""
+    names: list[str] = []
+    for name, cells in texts.items():
+        width -= min(_CELL_WIDTH, max(map(len, (name, *cells)))) + 3
+        if width < 1 and len(names) >= _OWN_COLUMNS:
+            break
+        names.append(name)
+    return names
+
+
+def _table(title: str | None, names: list[str], columns: list[list[str]], schema: pa.Schema) -> Table:
+    table = Table(title=title)
     for name in names:
-        kind = found.schema.field(name).type
+        kind = schema.field(name).type
         numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True, max_width=_CELL_WIDTH)
-    for i in range(len(found)):
-        table.add_row(*(_cell(value_of(found[name].combine_chunks(), i)) for name in names))
-    console.print(table)
+    for cells in zip(*columns, strict=True):
+        table.add_row(*cells)
+    return table
 
 
-def _cell(value: Any) -> str:
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    values = column.combine_chunks()
+    return [_text(value_of(values, i)) for i in range(len(values))]
+
+
+def _text(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())

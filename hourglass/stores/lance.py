@@ -107,4 +107,6 @@ class LanceStore:
 
 
 def _literal(value: int | str) -> str:
-    return str(value) if isinstance(value, int) else "'{}'".format(value.replace("'", "''"))
+    if isinstance(value, str):
+        return "'{}'".format(value.replace("'", "''"))
+    return f"{value + 1} - 1" if value == -(2**63) else f"{value}"  # it is read without its sign first

@@ -128,8 +128,12 @@ def test_rows_that_are_there_are_replaced_and_others_added(to: str) -> None:
         store.write(rows(made, ids[2:], values[2:] * 2, b"e", a=["3", "4"]), new=False)
         digests = store.digests(pa.array(ids))
         found = store.nearest(values[2:3] * 2, 10)
-    assert digests == {key: digest.ljust(DIGEST_BYTES) for key, digest in zip(ids, [b"d", b"d", b"e", b"e"])}
-    assert dict(zip(found["id"].to_pylist(), found["a"].to_pylist())) == dict(zip(ids, "1234"))
+    assert digests == {
+        key: digest.ljust(DIGEST_BYTES) for key, digest in zip(ids, (b"d", b"d", b"e", b"e"), strict=True)
+    }
+    assert dict(zip(found["id"].to_pylist(), found["a"].to_pylist(), strict=True)) == dict(
+        zip(ids, "1234", strict=True)
+    )
     assert (found["id"][0].as_py(), found["distance"][0].as_py()) == (ids[2], 0)
 
 
@@ -228,14 +232,14 @@ def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"postgresql://u@127.0.0.1:9/db#embeddings: .*refused") as error:
         open_store("postgresql://u:secret@127.0.0.1:9/db")
     assert "secret" not in str(error.value)
-    with opened("qdrant://127.0.0.1:9#x") as store, pytest.raises(StoreUnavailable, match="127.0.0.1:9#x: .*refused"):
+    with opened("qdrant://127.0.0.1:9#x") as store, pytest.raises(StoreUnavailable, match=r"127.0.0.1:9#x: .*refused"):
         store.record()
     with opened(str(tmp_path / "nothing")) as store:
         assert store.record() is None
         assert store.names() == []
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").touch()
-    with opened(f"{tmp_path}/file") as store, pytest.raises(StoreUnavailable, match="lancedb://.*file#embeddings: "):
+    with opened(f"{tmp_path}/file") as store, pytest.raises(StoreUnavailable, match=r"lancedb://.*file#embeddings: "):
         store.create(record())
 
 
