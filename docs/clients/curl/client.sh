@@ -18,7 +18,7 @@ failed() {
   local info
   info=$(jq -rj '.details[] | select(.type == "google.rpc.ErrorInfo").value | @base64d' <<< "$1" 2> /dev/null |
     buf convert "$errors" --type google.rpc.ErrorInfo --from -#format=binpb) || { echo "$1"; return; }
-  jq -r --argjson info "$info" '"\($info.reason) \($info.metadata.field): \(.message)"' <<< "$1"
+  jq -r --argjson info "$info" '"\($info.reason) \($info.metadata.field // ""): \(.message)"' <<< "$1"
 }
 
 # Raw bytes as numbers, so many a line; as they are, on a little-endian machine.

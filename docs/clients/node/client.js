@@ -26,8 +26,9 @@ function reason(error) {
   const [status] = error.metadata.get("grpc-status-details-bin");
   const details = status ? protos["google.rpc.Status"].deserialize(status).details : [];
   const any = details.find(({ type_url }) => type_url.endsWith("google.rpc.ErrorInfo"));
-  const info = protos["google.rpc.ErrorInfo"].deserialize(any ? any.value : Buffer.alloc(0));
-  return `${info.reason} ${info.metadata?.field}: ${error.details}`;
+  if (!any) return error.message;
+  const info = protos["google.rpc.ErrorInfo"].deserialize(any.value);
+  return `${info.reason} ${info.metadata?.field ?? ""}: ${error.details}`;
 }
 
 async function main() {

@@ -14,7 +14,7 @@ try:
         rows = np.stack([np.zeros(shape), np.ones(shape)])  # a row of zeros, and a row of ones
         embeddings, scores = client.embed(model, rows), client.score(model, rows)
 except HourglassError as error:
-    sys.exit(f"{error.reason} {error.field}: {error}")
+    sys.exit(f"{error.reason} {error.field or ''}: {error}")
 
 print("embedding_space_id", embeddings.model.embedding_space_id)
 print("embedding", *embeddings.values.shape)

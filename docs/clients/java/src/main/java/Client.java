@@ -76,7 +76,7 @@ public class Client {
     for (Any detail : status.getDetailsList()) {
       if (detail.is(ErrorInfo.class)) {
         ErrorInfo info = detail.unpack(ErrorInfo.class);
-        return info.getReason() + " " + info.getMetadataOrDefault("field", null) + ": " + status.getMessage();
+        return info.getReason() + " " + info.getMetadataOrDefault("field", "") + ": " + status.getMessage();
       }
     }
     return failed.getMessage();
