@@ -21,8 +21,11 @@ REPOSITORY = Path(__file__).parents[2]
 PAGE = Path("docs") / "clients" / "README.md"
 TOOLS = {"Node": ["npm"], "Shell": ["npm", "jq"], "Java": ["mvn"], "Go": ["go", "protoc"]}
 # How npm, Maven and Go say that their registry cannot be reached.
-_UNREACHABLE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|Could not transfer artifact|Failed to read artifact "
-                          r"descriptor|no such host|dial tcp")  # fmt: skip
+UNREACHABLE = re.compile(
+    "ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT"
+    "|Could not transfer artifact|Failed to read artifact descriptor"
+    "|no such host|dial tcp"
+)
 
 MODELS = {
     # Ones are far from its normal rows, whose numbers have other signs: an anomaly.
@@ -74,7 +77,7 @@ class Program:
 
     def prepare(self) -> None:
         done = self._do(*self._commands[:-1])
-        if done.returncode and _UNREACHABLE.search(done.stdout + done.stderr):
+        if done.returncode and UNREACHABLE.search(done.stdout + done.stderr):
             pytest.skip(f"a registry cannot be reached: {self._commands[1]}")
         assert done.returncode == 0, done.stdout + done.stderr
 

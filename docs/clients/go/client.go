@@ -4,11 +4,9 @@ package main
 //go:generate protoc -I ../../../proto --go_out=. --go_opt=module=client,Mhourglass/v1/autoencoder.proto=client/hourglass --go-grpc_out=. --go-grpc_opt=module=client,Mhourglass/v1/autoencoder.proto=client/hourglass hourglass/v1/autoencoder.proto
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
-	"log"
 	"os"
 	"time"
 
@@ -21,40 +19,22 @@ import (
 )
 
 func main() {
-	log.SetFlags(0)
 	arguments := append(os.Args[1:], "127.0.0.1:8001")
-	if err := run(arguments[0], arguments[1]); err != nil {
-		log.Fatal(reason(err))
-	}
-}
-
-func run(model, server string) error {
-	// TLS: credentials.NewClientTLSFromFile("ca.pem", "") in place of insecure. A token:
+	model, server := arguments[0], arguments[1]
+	// TLS: credentials.NewClientTLSFromFile("ca.pem", "") in place of insecure.NewCredentials(). A token:
 	// ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
-	connection, err := grpc.NewClient(server,
+	connection := must(grpc.NewClient(server,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
-	if err != nil {
-		return err
-	}
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20))))
 	defer connection.Close()
 	client := pb.NewAutoencoderClient(connection)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
-	info, err := client.GetModel(ctx, &pb.GetModelRequest{Model: model})
-	if err != nil {
-		return err
-	}
+	info := must(client.GetModel(ctx, &pb.GetModelRequest{Model: model}))
 	rows := zerosAndOnes(info.Model.RowShape)
-	embedded, err := client.Embed(ctx, &pb.EmbedRequest{Model: model, Rows: &pb.EmbedRequest_Tensor{Tensor: rows}})
-	if err != nil {
-		return err
-	}
-	scored, err := client.Score(ctx, &pb.ScoreRequest{Model: model, Rows: &pb.ScoreRequest_Tensor{Tensor: rows}})
-	if err != nil {
-		return err
-	}
+	embedded := must(client.Embed(ctx, &pb.EmbedRequest{Model: model, Rows: &pb.EmbedRequest_Tensor{Tensor: rows}}))
+	scored := must(client.Score(ctx, &pb.ScoreRequest{Model: model, Rows: &pb.ScoreRequest_Tensor{Tensor: rows}}))
 
 	n, width := embedded.Embedding.Shape[0], embedded.Embedding.Shape[1]
 	fmt.Println("embedding_space_id", embedded.Model.EmbeddingSpaceId)
@@ -70,7 +50,6 @@ func run(model, server string) error {
 		}
 		fmt.Printf("score %.4f %s\n", scores[row], verdict)
 	}
-	return nil
 }
 
 // A row of zeros, and a row of ones.
@@ -83,14 +62,23 @@ func zerosAndOnes(rowShape []int64) *pb.Tensor {
 	for i := range size {
 		numbers[size+i] = 1
 	}
-	data, _ := binary.Append(nil, binary.LittleEndian, numbers)
+	data := must(binary.Append(nil, binary.LittleEndian, numbers))
 	return &pb.Tensor{DataType: pb.DataType_DATA_TYPE_FLOAT32, Shape: append([]int64{2}, rowShape...), Data: data}
 }
 
 func floats(tensor *pb.Tensor) []float32 {
 	numbers := make([]float32, len(tensor.Data)/4)
-	binary.Read(bytes.NewReader(tensor.Data), binary.LittleEndian, numbers)
+	must(binary.Decode(tensor.Data, binary.LittleEndian, numbers))
 	return numbers
+}
+
+// The value, or the end of the program with what failed.
+func must[T any](value T, err error) T {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, reason(err))
+		os.Exit(1)
+	}
+	return value
 }
 
 // A failed call's reason and field.

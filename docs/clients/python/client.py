@@ -8,8 +8,8 @@ from hourglass import Client, HourglassError
 
 model, server = (*sys.argv[1:], "127.0.0.1:8001")[:2]
 try:
-    # TLS and a token: Client(server, ca_file="ca.pem", token_file="token"). A deadline for each call: timeout=, in seconds.
-    with Client(server, timeout=30) as client:
+    # TLS: ca_file="ca.pem". A token: token_file="token". Large batches go in several messages, within the limits.
+    with Client(server, timeout=30) as client:  # seconds, for each message
         shape = client.model(model).row_shape
         rows = np.stack([np.zeros(shape), np.ones(shape)])  # a row of zeros, and a row of ones
         embeddings, scores = client.embed(model, rows), client.score(model, rows)
