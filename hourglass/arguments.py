@@ -126,9 +126,7 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
         "-k", metavar="K", type=_count, default=10, help="how many neighbours of each row (default 10)"
     )
     command.add_argument("--model", metavar="NAME", help="default: the one that made the index")
-    command.add_argument(
-        "--version", metavar="V", type=_count, help="default: the newest of the index's embedding space"
-    )
+    command.add_argument("--version", metavar="V", type=_count, help="default: the newest")
     command.add_argument("--out", metavar="FILE", type=Path, help="write .parquet or .csv: row, rank, id, distance, …")
 
 

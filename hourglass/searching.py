@@ -20,8 +20,8 @@ _QUERIES = 256  # are looked for at once
 class Index:
     """An index that is there. record: what it holds. model: the version that rows are embedded with. A context manager.
 
-    model, version: default: those that made the index; where a newer version is loaded, the one whose embedding space
-    is the index's. Raises StoreError where there is none, or no index.
+    model: default: the one that made the index. version: default: the newest. Raises StoreError where there is no
+    index, or where its embeddings are of another embedding space.
     """
 
     def __init__(self, client: Client, at: str, *, model: str | None = None, version: int | None = None) -> None:
@@ -65,18 +65,16 @@ class Index:
             first += len(answer.values)
 
     def _version(self, name: str, version: int | None) -> ModelInfo:
-        newest = self._client.model(name, version)
-        loaded = [newest]
-        if version is None and newest.model.embedding_space_id != self.record.embedding_space_id:
-            loaded += [info for info in self._client.models() if info.model.name == name]
-        for info in loaded:
-            if info.model.embedding_space_id == self.record.embedding_space_id:
-                return info
-        others = {f"version {info.model.version}: {info.model.embedding_space_id}" for info in loaded}
+        asked = self._client.model(name, version)
+        space = self.record.embedding_space_id
+        if asked.model.embedding_space_id == space:
+            return asked
+        fits = [info.model for info in self._client.models() if info.model.embedding_space_id == space]
+        others = ", ".join(f"--model {model.name} --version {model.version}" for model in fits)
         raise StoreError(
-            f"{self.name} holds embeddings of the embedding space {self.record.embedding_space_id} (model "
-            f"{self.record.model!r}), and of {name!r} is loaded {', '.join(sorted(others))}: make another index with "
-            "`hourglass embed`, or have the version loaded that made this one"
+            f"{self.name} holds embeddings of the embedding space {space} (model {self.record.model!r}), and version "
+            f"{asked.model.version} of {name!r} makes those of {asked.model.embedding_space_id}: make another index "
+            f"with `hourglass embed`{others and f', or search with what made this one: {others}'}"
         )
 
     def _options(self) -> dict[str, Any]:

@@ -26,8 +26,35 @@ PROGRAM = f"""
 from hourglass import indexing
 indexing._CHUNK_ROWS = {2 * MESSAGE}
 from hourglass.__main__ import main
+{{}}
 main()
 """
+# It kills itself while it writes for the third time: before the transaction ends, or some points are there.
+WITHIN = {
+    "postgresql": """
+import os
+from hourglass.stores.postgres import PostgresStore
+execute, statements = PostgresStore._execute, []
+def _execute(self, statement, *parts):
+    statements.append(statement)
+    if sum(statement.startswith("INSERT") for statement in statements) == 3:
+        os.kill(os.getpid(), 9)
+    execute(self, statement, *parts)
+PostgresStore._execute = _execute
+""",
+    "qdrant": """
+import os
+from hourglass.stores import qdrant
+qdrant._BATCH = 16
+upsert, calls = qdrant.QdrantClient.upsert, []
+def _upsert(self, *arguments, **settings):
+    calls.append(1)
+    if len(calls) == 3 * 3 - 1:
+        os.kill(os.getpid(), 9)
+    return upsert(self, *arguments, **settings)
+qdrant.QdrantClient.upsert = _upsert
+""",
+}
 
 
 @pytest.fixture
@@ -74,7 +101,9 @@ def test_killed_and_begun_again(
     halted: tuple[Fake, threading.Event, threading.Event], command: Callable[[Fake], list[str]], to: str
 ) -> None:
     fake, came, go_on = halted
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *command(fake)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(""), *command(fake)], stderr=subprocess.PIPE, text=True
+    )
     assert came.wait(60)
     process.kill()
     _, said = process.communicate(timeout=60)
@@ -84,16 +113,32 @@ def test_killed_and_begun_again(
     there = contents(to)
     # At most four messages were under way, and two writes of two messages.
     assert MESSAGE * (KILLED_AT - 8) <= len(there) <= MESSAGE * KILLED_AT
+    begun_again(fake, command(fake), to, len(there))
+
+
+@pytest.mark.parametrize(("place", "there"), [("postgresql", 80), ("qdrant", 96)], indirect=["place"])
+def test_killed_while_it_writes(
+    start: Callable[..., Fake], command: Callable[[Fake], list[str]], to: str, there: int
+) -> None:
+    fake = start(columns=("a", "b", "c", "d"), max_rows=MESSAGE)
+    code = PROGRAM.format(WITHIN[to.partition(":")[0]])
+    done = subprocess.run([sys.executable, "-c", code, *command(fake)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9, done.stderr
+    assert len(contents(to)) == there
+    begun_again(fake, command(fake), to, there)
+
+
+def begun_again(fake: Fake, command: list[str], to: str, there: int) -> None:
     fake.requests.clear()
-    assert run(command(fake)) == 0
+    assert run(command) == 0
     found = contents(to)
     assert sorted(row["id"] for row in found) == sorted(IDS)
-    assert embedded(fake) == ROWS - len(there)
+    assert embedded(fake) == ROWS - there
     for row in found:
         i = int(row["id"].removeprefix("P-"))
         assert row["n"] == i
         assert row["distance"] == pytest.approx(np.linalg.norm(embedding(X[i : i + 1])), rel=1e-6)
 
     fake.requests.clear()
-    assert run(command(fake)) == 0
+    assert run(command) == 0
     assert embedded(fake) == 0

@@ -118,6 +118,32 @@ def test_the_nearest_are_those_that_numpy_finds(to: str, encoding: Encoding) -> 
     assert sorted(everything["id"].to_pylist()) == list(range(40))
 
 
+def test_the_nearest_are_exact_whatever_index_there_is(tmp_path: Path, postgres: str) -> None:
+    import lancedb
+    from lancedb.index import IvfPq
+
+    made, values = record(), embeddings("float32", 300)
+    expected = np.sort(np.linalg.norm(values - values[0], axis=1))[:100]
+    # So that the approximate index would be used, were it allowed to.
+    eager = f"{postgres}&options=-c%20enable_seqscan%3Doff"
+    for to in (f"{tmp_path}#exact", f"{eager}#exact"):
+        with opened(to) as store:
+            store.create(made)
+            store.write(rows(made, list(range(300)), values), new=True)
+            if to.startswith("postgresql"):
+                with psycopg.connect(eager, autocommit=True) as connection:
+                    connection.execute("CREATE INDEX ON exact USING hnsw (embedding vector_l2_ops)")
+                    asked = str(values[0].tolist())
+                    query = "SELECT id FROM exact ORDER BY embedding <-> %s::vector LIMIT 100"
+                    assert len(connection.execute(query, [asked]).fetchall()) == 40  # hnsw.ef_search
+            else:
+                table = lancedb.connect(tmp_path).open_table("exact")
+                table.create_index(EMBEDDING, config=IvfPq(num_partitions=2, num_sub_vectors=2))
+            store.record()
+            found = store.nearest(values[:1], 100)
+        np.testing.assert_allclose(found["distance"].to_numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_rows_that_are_there_are_replaced_and_others_added(to: str) -> None:
     made, values = record(id_type="string", payload={"a": "string"}), embeddings("float32", 4)
     ids = ["x", "it's", 'a "b"', "é\\n"]
