@@ -18,7 +18,7 @@ from hourglass.cli import run
 from hourglass.stores import open_store
 from tests.hourglass.fake import Fake, embedding
 
-ROWS, MESSAGE, KILLED_AT = 400, 20, 12
+ROWS, MESSAGE, KILLED_AT = 280, 20, 12
 X = np.random.default_rng(0).standard_normal((ROWS, 4)).astype(np.float32)
 IDS = [f"P-{i}" for i in range(ROWS)]
 # The program, as it is but for how many rows it writes at once: two messages of them.
