@@ -74,7 +74,8 @@ def index(
     info = client.model(model, version)
     if info.window is not None and opened.columns is not None:
         raise FileError(
-            f"{opened.path}: the model {model!r} takes windows of a series, which have no ids: write them with --out"
+            f"{opened.path}: the model {model!r} takes windows of a series, which have no ids that last: write "
+            "them with --out"
         )
     if id_column is None and info.aside.id in (*(opened.columns or ()), *opened.extras):
         id_column = info.aside.id
@@ -131,6 +132,8 @@ class _Chunk:
 
 def digests(rows: np.ndarray, beside: Sequence[pa.Array]) -> list[bytes]:
     """Of each row as it is sent and of what stands beside it: 16 bytes, the same exactly when both are the same."""
+    if not len(rows):
+        return []
     flat = np.ascontiguousarray(rows, dtype="<f4").reshape(len(rows), -1)
     # Times by their numbers: how Python writes them depends on its version.
     plain = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in beside]

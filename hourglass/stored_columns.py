@@ -79,10 +79,10 @@ class FirstRows:
         """keys, rows: int64 [n]. The first of these rows whose key was there before, and the row that had it."""
         order = np.argsort(keys, kind="stable")
         keys, rows = keys[order], rows[order]
-        found = [(int(rows[i + 1]), int(rows[i])) for i in np.flatnonzero(keys[1:] == keys[:-1])[:1]]
+        found = [(int(rows[i + 1]), int(rows[i])) for i in np.flatnonzero(keys[1:] == keys[:-1])]
         for known, places in self._runs:
             at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-            found += [(int(rows[i]), int(places[at[i]])) for i in np.flatnonzero(known[at] == keys)[:1]]
+            found += [(int(rows[i]), int(places[at[i]])) for i in np.flatnonzero(known[at] == keys)]
         if found:
             return min(found)
         while self._runs and len(self._runs[-1][0]) <= 2 * len(keys):
