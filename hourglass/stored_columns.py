@@ -56,6 +56,7 @@ class StoredColumns:
         if pc.any(empty).as_py():
             row = int(rows[empty.index(True).as_py()])
             raise self._refused(batch, row, "the id is missing: fill it in, or remove the row")
+        # Two texts in 2^64 have the same hash: of a hundred million, hardly ever two.
         keys = (
             ids.to_numpy() if self.id_type == "int64" else np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
         )
@@ -77,8 +78,7 @@ class FirstRows:
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> tuple[int, int] | None:
         """keys, rows: int64 [n]. The first of these rows whose key was there before, and the row that had it."""
-        order = np.argsort(keys, kind="stable")
-        keys, rows = keys[order], rows[order]
+        keys, rows = _sorted(keys, rows)
         found = [(int(rows[i + 1]), int(rows[i])) for i in np.flatnonzero(keys[1:] == keys[:-1])]
         for known, places in self._runs:
             at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
@@ -87,12 +87,15 @@ class FirstRows:
             return min(found)
         while self._runs and len(self._runs[-1][0]) <= 2 * len(keys):
             known, places = self._runs.pop()
-            keys, rows = np.concatenate([known, keys]), np.concatenate([places, rows])
-            order = np.argsort(keys, kind="stable")
-            keys, rows = keys[order], rows[order]
+            keys, rows = _sorted(np.concatenate([known, keys]), np.concatenate([places, rows]))
         if len(keys):
             self._runs.append((keys, rows))
         return None
+
+
+def _sorted(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(keys, kind="stable")
+    return keys[order], rows[order]
 
 
 def _id_type(batch: Batch, name: str) -> IdType:

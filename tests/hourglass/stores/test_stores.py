@@ -163,6 +163,32 @@ def test_rows_that_are_there_are_replaced_and_others_added(to: str) -> None:
     assert (found["id"][0].as_py(), found["distance"][0].as_py()) == (ids[2], 0)
 
 
+def test_ids_of_large_tables_are_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lancedb
+
+    monkeypatch.setattr("hourglass.stores.lance._MOST_UNINDEXED", 10)
+    made, values = record(id_type="string"), embeddings("float32", 40)
+    ids = [f"it's {i}" for i in range(40)]
+
+    def unindexed() -> int | None:
+        stats = lancedb.connect(tmp_path).open_table("embeddings").index_stats("id_idx")
+        return None if stats is None else stats.num_unindexed_rows
+
+    with opened(str(tmp_path)) as store:
+        store.create(made)
+        store.write(rows(made, ids[:9], values[:9]), new=True)
+        assert len(store.digests(pa.array(ids))) == 9
+        assert unindexed() is None
+        for start, expected in ((9, 0), (19, 10), (29, 0), (39, 1)):
+            store.write(rows(made, ids[start : start + 10], values[start : start + 10]), new=True)
+            assert len(store.digests(pa.array(ids))) == min(start + 10, 40)
+            assert unindexed() == expected
+    with opened(str(tmp_path)) as store:
+        store.record()
+        store.write(rows(made, ids[5:9], values[5:9], b"e"), new=False)
+        assert set(store.digests(pa.array(ids)).values()) == {b"d".ljust(DIGEST_BYTES), b"e".ljust(DIGEST_BYTES)}
+
+
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 VALUES: dict[PayloadType, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
