@@ -6,8 +6,10 @@ import datetime
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +268,7 @@ def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
         ("mysql://host/db", r"no store is called 'mysql': write lancedb://…, postgresql://…"),
         ("folder#a b", r"the index's name, behind '#'"),
         ("postgresql://u:secr#et@host/db", r"the index's name, behind '#'"),
-        ("postgresql://u:se cret@host/db", r"not a URI that PostgreSQL takes"),
+        ("postgresql://u:secret@[host/db", r"not a URI that PostgreSQL takes"),
         ("postgresql://u:secret@host/db?x=secret", r"not a URI that PostgreSQL takes"),
         ("qdrant://key:secret@host", r"a key is taken from QDRANT_API_KEY"),
         ("qdrant://host:port", r"not a URI of Qdrant"),
@@ -307,6 +309,39 @@ def test_a_wrong_password_is_not_shown(postgres: str) -> None:
         open_store(uri.format("secret"))
     assert "secret" not in str(error.value)
     open_store(uri.format("right")).close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "why"),
+    [
+        (401, StoreUnavailable, "401 .*: is QDRANT_API_KEY right?"),
+        (503, StoreUnavailable, "503 "),
+        (400, StoreError, "400 "),
+    ],
+)
+def test_a_qdrant_that_refuses(
+    status: int, kind: type[StoreError], why: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers["api-key"])
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    keys: list[str] = []
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with opened(f"qdrant://127.0.0.1:{server.server_port}#x") as store, pytest.raises(kind, match=why) as error:
+            store.record()
+        server.shutdown()
+    assert type(error.value) is kind
+    assert "secret" not in str(error.value)
+    assert keys == ["secret"]
+    assert not recwarn
 
 
 def test_a_database_without_pgvector_is_told_what_to_do(postgres: str) -> None:
