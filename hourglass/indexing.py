@@ -26,6 +26,7 @@ from hourglass.stores import Record, Store, open_store
 from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID
 
 _CHUNK_ROWS = 8192  # are written at once
+_REMEDY = "name another index behind '#' of --to"
 
 T = TypeVar("T")
 
@@ -98,9 +99,6 @@ def index(
         chunks = _Chunks(opened, info, columns, id_column, bad_rows == "skip", done)
         _run(client, chunks, writer, known, wanted, advance)
     return done
-
-
-_REMEDY = "name another index behind '#' of --to"
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,12 @@ def vectors(tmp_path: Path) -> str:
             ("--payload", "list"),
             "column 'list' holds list<element: int64>: an index holds num",
         ),
-        ({"rank": [1, 2, 3]}, ("--payload", "rank"), "columns named like 'rank' itself: rename it in the file"),
+        (
+            {"rank": [1, 2, 3]},
+            ("--payload", "rank"),
+            "column 'rank': a name of the index's own columns: rename it in the file",
+        ),
+        ({"_n": [1, 2, 3]}, ("--payload", "_n"), "column '_n': stores' own columns begin with '_': rename it"),
         ({"big": pa.array([1, 2, 2**63], pa.uint64())}, ("--payload", "big"), "column 'big' cannot be kept as int64: "),
     ],
 )
