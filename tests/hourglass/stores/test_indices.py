@@ -345,7 +345,7 @@ def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path,
     shown = hourglass("search", file, "--in", vectors, "-k", 2)
     assert re.findall(r"row (\d+) ", shown) == ["0", "1"]
     assert "more rows" not in shown
-    one = hourglass("search", json.dumps(X[9].tolist()), "--in", vectors, "-k", 2)
+    one = hourglass("search", json.dumps(X[9].tolist(), indent=400), "--in", vectors, "-k", 2)
     assert "row 0" not in one
     assert re.search(r"rank +┃ id +┃ distance", one)
     assert re.search(r"1 +│ P-009 +│ +0 ", one)
