@@ -230,4 +230,4 @@ def _owner(calls: Sequence[_Call], error: Exception) -> int | None:
 
 def _is_outdated(error: Exception) -> bool:
     """Whether the model may have columns by now that were not taken from what the caller gave."""
-    return isinstance(error, HourglassError) and error.reason == steps.MISSING_COLUMN
+    return isinstance(error, HourglassError) and error.reason in steps.TAKEN_WRONGLY

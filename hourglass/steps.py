@@ -16,10 +16,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import grpc
 
 from hourglass import messages
+from hourglass.columns import Named
 from hourglass.errors import HourglassError
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
-from hourglass.rows import ArrayRows, Rows, Terms
-from hourglass.rows import of as rows_of
+from hourglass.rows import ArrayRows, Rows, Terms, array_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -28,9 +28,10 @@ _WINDOW = 4
 # being updated some have it and others do not.
 _TRIES = 8
 
-_NOT_FOUND, _QUEUE_FULL, MISSING_COLUMN = "MODEL_NOT_FOUND", "QUEUE_FULL", "MISSING_COLUMN"
-# What rows get that were split for limits or a model which are no more.
-_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", MISSING_COLUMN)
+_NOT_FOUND, _QUEUE_FULL = "MODEL_NOT_FOUND", "QUEUE_FULL"
+# What rows get that were taken from columns for a model which is no more, and those that were split for its limits.
+TAKEN_WRONGLY = ("MISSING_COLUMN", "NO_SCHEMA")
+_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", *TAKEN_WRONGLY)
 
 
 class Answer(Protocol):
@@ -149,13 +150,15 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
         yield Give(method.answer.decode(answer, message.rows))
 
     pinned: int | None = None
+    terms: Terms | None = None  # where batches are named columns
     next_row = 0
     try:
         for batch in batches:
-            rows = batch if isinstance(batch, Rows) else rows_of(batch)
-            request = method.request(
-                model=model, version=pinned or version or 0, **{method.field(rows): rows.message()}, **options
-            )
+            if terms is None and not isinstance(batch, Rows) and Named.of(batch) is not None:
+                terms = Terms.of((yield from _look_up(model, pinned or version)))
+            rows = _taken(batch, terms, next_row)
+            request = method.request(**{method.field(rows): rows.message()})
+            _set(request, model=model, version=pinned or version or 0, **options)
             count = len(rows)
             if pinned is None:
                 answer = method.answer.decode((yield from _ask(Ask(method.name, request))), count)
@@ -194,7 +197,8 @@ def array(
             limits[key] = Terms.of((yield from _look_up(model, version)))
         terms = limits[key]
         try:
-            pieces = terms.rows(rows).pieces(terms.room(options))
+            taken = terms.rows(rows) if method.table else array_of(rows)
+            pieces = taken.pieces(terms.room(options))
             answers = yield from _gather(call(method, model, pieces, version, **options))
         except HourglassError as error:
             too_long = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
@@ -234,7 +238,8 @@ def generate(model: str, rows: int, seed: int | None, version: int | None) -> St
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
-        request = pb.GenerateRequest(model=model, version=pinned, rows=count, seed=seed)
+        request = pb.GenerateRequest()
+        _set(request, model=model, version=pinned, rows=count, seed=seed)
         answer = yield from _ask(Ask("Generate", request, first_row))
         yield Give(Generated.decode(answer, count))
         pinned, seed = answer.model.version, (answer.seed + 1) % 2**64
@@ -254,8 +259,9 @@ def get_model(name: str, version: int | None) -> Steps[ModelInfo]:
 
 def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
     """GetDrift."""
-    answer = yield from _ask(Ask("GetDrift", pb.GetDriftRequest(model=name, version=version or 0)))
-    yield Give(ModelDrift.decode(answer))
+    request = pb.GetDriftRequest()
+    _set(request, model=name, version=version or 0)
+    yield Give(ModelDrift.decode((yield from _ask(Ask("GetDrift", request)))))
 
 
 def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:
@@ -264,10 +270,33 @@ def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[i
 
 
 def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:
-    answer: pb.GetModelResponse = yield from _ask(
-        Ask("GetModel", pb.GetModelRequest(model=model, version=version or 0))
-    )
+    request = pb.GetModelRequest()
+    _set(request, model=model, version=version or 0)
+    answer: pb.GetModelResponse = yield from _ask(Ask("GetModel", request))
     return answer
+
+
+def _taken(batch: Any, terms: Terms | None, first_row: int) -> Rows:
+    """A batch's rows; errors say where it begins in the call."""
+    if isinstance(batch, Rows):
+        return batch
+    try:
+        return array_of(batch) if terms is None else terms.rows(batch)
+    except (TypeError, ValueError) as error:
+        if not first_row:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{error} (in the batch that begins with row {first_row})") from None
+
+
+def _set(request: Any, **fields: Any) -> None:
+    """Fills in a request, but for what is None. Raises TypeError or ValueError, naming the field."""
+    for name, value in fields.items():
+        if value is not None:
+            try:
+                setattr(request, name, value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}={value!r}: {error}") from None
 
 
 def _ask(ask: Ask) -> Part[Any]:

@@ -105,9 +105,14 @@ def test_a_column_of_several_kinds_is_refused_naming_the_row(cells: list[Any], m
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"a": 1.0}, {"a": 2.0}], r"not rows as dicts: turn them into columns, \{name: \[values\]\}"),
-        ([[1.0, None], [2.0, 3.0]], r"None is no number: in an array a missing one is float\('nan'\)"),
-        ([["a"], ["b"]], "not an array of <U1"),
+        ([{"a": 1.0}, {"a": 2.0}], r"turn rows that are dicts into columns, \{name: \[values\]\}"),
+        ([[1.0, 2.0], [2.0, None]], r"row 1, number 1 is None, and in an array a missing number is float\('nan'\)"),
+        ([["a"], ["b"]], "row 0, number 0 is of type str"),
+        ([[1.0, 2.0], [3.0, "x"]], "row 1, number 1 is of type str"),
+        ([date(2026, 1, 1)], "row 0 is of type date"),
+        ("text", "this is of type str"),
+        (None, "this is None"),
+        (np.zeros(2, "M8[s]"), "this is an array of datetime64"),
     ],
 )
 def test_what_is_no_array_is_told_what_to_become(given: Any, message: str) -> None:
