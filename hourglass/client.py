@@ -24,6 +24,7 @@ import grpc.aio
 from hourglass import steps
 from hourglass.coalescing import Coalescer
 from hourglass.connection import Connection
+from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError, from_rpc
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
 from hourglass.steps import Ask, Give, Pause, Start, Steps, Wait
@@ -97,12 +98,26 @@ class Client(_Base):
         """How far the rows that came to the server last are from the calibration rows, and what those look like."""
         return self._only(steps.get_drift(name, version))
 
-    def embed(self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False) -> Embeddings:
+    def embed(
+        self,
+        model: str,
+        rows: Any,
+        *,
+        version: int | None = None,
+        with_stddev: bool = False,
+        normalize: bool = False,
+        encoding: Encoding = "float32",
+        require_space_id: str | None = None,
+    ) -> Embeddings:
         """rows: array-like [n, ...row shape], n >= 1, in the units of the training data; or, of models with a schema,
         columns by name: a dict or DataFrame of array-likes [n] of numbers, bools or texts, None where one is missing,
-        in any order and with others among them. with_stddev: also how sure each number is, of models with a prior."""
-        plan = steps.array(steps.EMBED, self._limits, model, rows, version, with_stddev=with_stddev)
-        return self._only(plan)
+        in any order and with others among them. with_stddev: also how sure each number is, of models with a prior.
+        normalize: to length 1. encoding: what the numbers come as, of `Embeddings`. require_space_id: answer only in
+        this embedding space, that of an index."""
+        options = steps.embedding(
+            with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
+        )
+        return self._only(steps.array(steps.EMBED, self._limits, model, rows, version, **options))
 
     def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
@@ -138,8 +153,9 @@ class Client(_Base):
         return self._only(plan)
 
     def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
-        """embeddings: array-like [n, embedding size], of the model's own embedding space -> the rows they stand for."""
-        return self._only(steps.array(steps.DECODE, self._limits, model, embeddings, version))
+        """embeddings: `Embeddings`, or array-like [n, embedding size] of the model's own embedding space (of int8, the
+        whole numbers) -> the rows they stand for. Normalised and binary ones stand for none."""
+        return self._only(steps.decode(self._limits, model, embeddings, version))
 
     def generate(self, model: str, rows: int, *, seed: int | None = None, version: int | None = None) -> Generated:
         """New rows, drawn from the model's prior. seed: the same one gives the same rows; None: the server's choice."""
@@ -152,13 +168,25 @@ class Client(_Base):
         return self._carry_out(steps.generate(model, rows, seed, version))
 
     def embed_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None, with_stddev: bool = False
+        self,
+        model: str,
+        batches: Iterable[Any],
+        *,
+        version: int | None = None,
+        with_stddev: bool = False,
+        normalize: bool = False,
+        encoding: Encoding = "float32",
+        require_space_id: str | None = None,
     ) -> Iterator[Embeddings]:
         """One answer for each batch, in order, while later batches are under way: for data larger than memory.
 
         Each batch is one message: at most `rows_per_message` rows, and of columns by name `Limits.max_message_bytes`.
+        The rest is as of `embed`.
         """
-        return self._carry_out(steps.call(steps.EMBED, model, batches, version, with_stddev=with_stddev))
+        options = steps.embedding(
+            with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
+        )
+        return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
 
     def denoise_batches(
         self, model: str, batches: Iterable[Any], *, version: int | None = None
@@ -266,9 +294,20 @@ class AsyncClient(_Base):
         return await self._only(steps.get_drift(name, version))
 
     async def embed(
-        self, model: str, rows: Any, *, version: int | None = None, with_stddev: bool = False
+        self,
+        model: str,
+        rows: Any,
+        *,
+        version: int | None = None,
+        with_stddev: bool = False,
+        normalize: bool = False,
+        encoding: Encoding = "float32",
+        require_space_id: str | None = None,
     ) -> Embeddings:
-        return await self._coalescer.ask(steps.EMBED, model, rows, version, with_stddev=with_stddev)
+        options = steps.embedding(
+            with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
+        )
+        return await self._coalescer.ask(steps.EMBED, model, rows, version, **options)
 
     async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
         return await self._coalescer.ask(steps.DENOISE, model, rows, version)
@@ -296,8 +335,7 @@ class AsyncClient(_Base):
         return await self._coalescer.ask(steps.SCORE, model, rows, version, **options)
 
     async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
-        plan = steps.array(steps.DECODE, self._limits, model, embeddings, version)
-        return await self._only(plan)
+        return await self._only(steps.decode(self._limits, model, embeddings, version))
 
     async def generate(
         self, model: str, rows: int, *, seed: int | None = None, version: int | None = None
@@ -306,9 +344,20 @@ class AsyncClient(_Base):
         return Generated.join([part async for part in answers])
 
     def embed_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None, with_stddev: bool = False
+        self,
+        model: str,
+        batches: Iterable[Any],
+        *,
+        version: int | None = None,
+        with_stddev: bool = False,
+        normalize: bool = False,
+        encoding: Encoding = "float32",
+        require_space_id: str | None = None,
     ) -> AsyncIterator[Embeddings]:
-        return self._carry_out(steps.call(steps.EMBED, model, batches, version, with_stddev=with_stddev))
+        options = steps.embedding(
+            with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
+        )
+        return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
 
     def denoise_batches(
         self, model: str, batches: Iterable[Any], *, version: int | None = None

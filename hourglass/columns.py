@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 RowsLike: TypeAlias = ArrayLike | Mapping[Any, Any]
 """What a caller's rows may be: an array-like of numbers [n, ...row shape]; or columns by name, [n] each, of numbers,
-bools or texts: a dict, or a DataFrame or table of pandas, polars or pyarrow, each of which numpy takes as an array too."""
+bools or texts: a dict; or a DataFrame or table of pandas, polars or pyarrow, array-likes to a type checker."""
 
 NUMBER = (numbers.Real, Decimal, np.bool_)
 """Types of a cell that is a number."""

@@ -16,15 +16,20 @@ from hourglass.contract.array import Array
 from hourglass.contract.calibration import benjamini_hochberg
 from hourglass.contract.drift import Distribution, Drift, Sketch
 from hourglass.contract.manifest import AsideColumns, Window
+from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema
 from hourglass.errors import HourglassError
+from hourglass.frames import Framed, flat, score_names, top_columns
 from hourglass.rows import column
 from hourglass.v1 import autoencoder_pb2 as pb
 
 _DTYPES = {
-    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT32: DTYPES["float32"],
     pb.DATA_TYPE_BOOL: np.dtype("?"),
     pb.DATA_TYPE_INT32: np.dtype("<i4"),
+    pb.DATA_TYPE_FLOAT16: DTYPES["float16"],
+    pb.DATA_TYPE_INT8: DTYPES["int8"],
+    pb.DATA_TYPE_BINARY: DTYPES["binary"],
 }
 _NUMBER = Column(name="number")  # of rows without columns
 
@@ -141,15 +146,40 @@ class _Values(_Parted):
 
 
 @dataclass(frozen=True)
-class Embeddings(_Values):
-    """values: float32 [n, embedding size]. stddev: the same shape, how sure each number is; None if not asked for."""
+class Embeddings(_Values, Framed):
+    """As they were asked for.
+
+    values: float32, float16 or int8 [n, embedding size]; of binary uint8 [n, ceil(embedding size / 8)], eight numbers'
+    bits each, the first in the most significant (numpy.unpackbits). scale: of int8, a number is scale * its whole
+    number; None of others. normalized: whether they have length 1. stddev: float32 [n, embedding size], how sure each
+    number is; None if not asked for.
+    """
 
     stddev: np.ndarray | None = None
+    scale: float | None = None
+    normalized: bool = False
+
+    @property
+    def encoding(self) -> Encoding:
+        return next(encoding for encoding, dtype in DTYPES.items() if dtype == self.values.dtype)
+
+    def floats(self) -> np.ndarray:
+        """float32 [n, embedding size]: the numbers that these stand for. Raises ValueError of binary ones."""
+        if self.encoding == "binary":
+            raise ValueError("of binary embeddings only bits are left: ask for another encoding")
+        floats = self.values.astype(np.float32)
+        return floats if self.scale is None else floats * np.float32(self.scale)
+
+    def _frame(self, model: ModelInfo | None) -> dict[str, np.ndarray]:
+        """The values as they are, in one column, and stddev in another where it was asked for."""
+        return {"embedding": self.values, **({} if self.stddev is None else {"stddev": self.stddev})}
 
     @classmethod
     def decode(cls, answer: pb.EmbedResponse, rows: int) -> Self:
+        values = _array(answer.embedding, rows)
         stddev = _array(answer.embedding_stddev, rows) if answer.HasField("embedding_stddev") else None
-        return cls(_array(answer.embedding, rows), _version(answer.model), stddev)
+        scale = answer.scale if answer.embedding.data_type == pb.DATA_TYPE_INT8 else None
+        return cls(values, _version(answer.model), stddev, scale, answer.normalized)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
@@ -157,7 +187,7 @@ class Embeddings(_Values):
         return replace(super().join(parts), stddev=_concatenated(stddevs) if stddevs else None)
 
 
-class _Rows(_Values):
+class _Rows(_Values, Framed):
     """values: float32 [n, *row shape], in the units of the training data."""
 
     def columns(self, model: ModelInfo) -> dict[str, np.ndarray]:
@@ -165,6 +195,12 @@ class _Rows(_Values):
         if not model.schema or model.window is not None:
             raise ValueError(f"rows of {model.model.name!r} have no columns")
         return dict(Schema(model.schema).decode(self.values))
+
+    def _frame(self, model: ModelInfo | None) -> dict[str, np.ndarray]:
+        """`columns` where there are; otherwise c0, c1, … for each number, row-major."""
+        if model is not None and model.schema and model.window is None:
+            return self.columns(model)
+        return {f"c{i}": values for i, values in enumerate(flat(self.values).T)}
 
 
 class Reconstructions(_Rows):
@@ -233,7 +269,7 @@ class TopFeatures(_Parted):
 
 
 @dataclass(frozen=True)
-class Scores(_Parted):
+class Scores(_Parted, Framed):
     """Of each row.
 
     score: float32 [n], higher is more anomalous. p_value: float32 [n], in (0, 1]. is_anomaly: bool [n], score >
@@ -290,6 +326,17 @@ class Scores(_Parted):
             top_features=TopFeatures.join(tops) if tops else None,
             feature_errors=_concatenated(errors) if errors else None,
         )
+
+    def _frame(self, model: ModelInfo | None) -> dict[str, np.ndarray]:
+        """Of the model's columns `missing` and `unknown` those that can be above 0; texts where not all are numeric."""
+        columns = {name: getattr(self, name) for name in score_names(model)}
+        if self.top_features is not None:
+            names = None if model is None else model.feature_names
+            as_text = model is not None and not Schema(model.schema).is_numeric
+            columns |= top_columns(self.top_features, names, model if as_text else None)
+        if self.feature_errors is not None:
+            columns["feature_errors"] = flat(self.feature_errors)
+        return columns
 
     def fdr_controlled(self) -> Self:
         """With verdicts that control the false discovery rate over all these rows, as a server's over a message's."""

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 
 from hourglass.columns import NUMBER, Named, check_lengths, is_missing, stacked
+from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema, SchemaError
 from hourglass.errors import HourglassError
 from hourglass.v1 import autoencoder_pb2 as pb
@@ -56,11 +57,14 @@ class ArrayRows:
         starts = range(0, len(self), room.rows)
         return [ArrayRows(self.array[start : start + room.rows]) for start in starts] or [self]
 
-    def message(self) -> pb.Tensor:
-        """FLOAT32. What float32 cannot hold becomes infinite, which the server refuses, naming the row."""
+    def message(self, encoded: bool = False) -> pb.Tensor:
+        """FLOAT32; what that cannot hold becomes infinite, which the server refuses, naming the row. encoded: whether
+        half floats and bytes are encoded embeddings, which travel as they are."""
+        own = next((encoding for encoding, dtype in DTYPES.items() if encoded and dtype == self.array.dtype), None)
+        encoding: Encoding = own or "float32"
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(self.array, dtype="<f4")
-        return pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=self.array.shape, data=values.tobytes())
+            values = np.ascontiguousarray(self.array, dtype=DTYPES[encoding])
+        return pb.Tensor(data_type=ENCODINGS[encoding], shape=self.array.shape, data=values.tobytes())
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,12 @@ class TableRows:
 
 
 Rows = ArrayRows | TableRows
+ENCODINGS: Mapping[Encoding, pb.DataType] = {
+    "float32": pb.DATA_TYPE_FLOAT32,
+    "float16": pb.DATA_TYPE_FLOAT16,
+    "int8": pb.DATA_TYPE_INT8,
+    "binary": pb.DATA_TYPE_BINARY,
+}
 # How a column's numbers travel: those that fit none of these are rounded to FLOAT64.
 _NUMBERS = {
     "b1": (pb.DATA_TYPE_BOOL, "?"),

@@ -17,9 +17,10 @@ import grpc
 
 from hourglass import messages
 from hourglass.columns import Named
+from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
-from hourglass.rows import ArrayRows, Rows, Terms, array_of
+from hourglass.rows import ENCODINGS, ArrayRows, Rows, Terms, array_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -98,26 +99,28 @@ Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
 @dataclass(frozen=True)
 class Method(Generic[A]):
-    """An RPC that takes rows: an array in the request's field of that name, and named columns in another."""
+    """An RPC that takes rows: an array in the request's field of that name, and named columns in another. encoded:
+    whether half floats and bytes of an array are encoded embeddings."""
 
     name: str
     request: Callable[..., Any]
     answer: type[A]
     array: str = "tensor"
     table: str | None = "table"
+    encoded: bool = False
 
-    def field(self, rows: Rows) -> str:
-        """Raises TypeError for named columns where there can be none."""
-        field = self.array if isinstance(rows, ArrayRows) else self.table
-        if field is None:
-            raise TypeError(f"{self.name} takes an array of numbers, not named columns")
-        return field
+    def fields(self, rows: Rows) -> dict[str, Any]:
+        """Of the request, those that hold the rows."""
+        if isinstance(rows, ArrayRows):
+            return {self.array: rows.message(self.encoded)}
+        assert self.table is not None
+        return {self.table: rows.message()}
 
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
 DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
 SCORE = Method("Score", pb.ScoreRequest, Scores)
-DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding", None)
+DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding", None, encoded=True)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
             if terms is None and not isinstance(batch, Rows) and Named.of(batch) is not None:
                 terms = Terms.of((yield from _look_up(model, pinned or version)))
             rows = _taken(batch, terms, next_row)
-            request = method.request(**{method.field(rows): rows.message()})
+            request = method.request(**method.fields(rows))
             _set(request, model=model, version=pinned or version or 0, **options)
             count = len(rows)
             if pinned is None:
@@ -227,6 +230,28 @@ def score(limits: Limits, model: str, rows: Any, version: int | None, **options:
     """As `array`. Servers control false discoveries over each message: here it is done over all rows."""
     [scores] = yield from _gather(array(SCORE, limits, model, rows, version, **options))
     yield Give(scores.fdr_controlled() if options.get("control_fdr") else scores)
+
+
+def embedding(
+    *, with_stddev: bool, normalize: bool, encoding: Encoding, require_space_id: str | None
+) -> dict[str, Any]:
+    """The options of an EmbedRequest, by its names. Raises ValueError for what is no encoding."""
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding is {encoding!r}, none of {', '.join(ENCODINGS)}")
+    return {
+        "with_stddev": with_stddev,
+        "normalize": normalize,
+        "encoding": ENCODINGS[encoding],
+        "require_space_id": require_space_id or "",
+    }
+
+
+def decode(limits: Limits, model: str, embeddings: Any, version: int | None) -> Steps[Reconstructions]:
+    """As `array`. Embeddings that say where they are from are decoded there or not at all."""
+    if not isinstance(embeddings, Embeddings):
+        return array(DECODE, limits, model, embeddings, version)
+    options = {"normalized": embeddings.normalized, "require_space_id": embeddings.model.embedding_space_id}
+    return array(DECODE, limits, model, embeddings.values, version, **options)
 
 
 def generate(model: str, rows: int, seed: int | None, version: int | None) -> Steps[Generated]:

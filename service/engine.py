@@ -147,8 +147,23 @@ class Engine:
         """Every live version, by name, newest first."""
         return [model for versions in self._snapshot.values() for model in versions.values()]
 
-    def get(self, name: str, version: int = 0) -> LiveModel:
-        """version 0: the newest. Raises ModelNotFound."""
+    def get(self, name: str, version: int = 0, space: str = "") -> LiveModel:
+        """version 0: the newest. Raises ModelNotFound; Unsupported when its embedding space is not the one that is
+        required, where one is."""
+        model = self._find(name, version)
+        if space and space != model.manifest.embedding_space_id:
+            others = self._snapshot[name].values()
+            has_it = next((m.version for m in others if m.manifest.embedding_space_id == space), None)
+            instead = "no loaded version has it" if has_it is None else f"version {has_it} has it: name that"
+            raise Unsupported(
+                f"version {model.version} of {name!r} has the embedding space {model.manifest.embedding_space_id}, not "
+                f"the required {space[:64]!r}; {instead}",
+                reason="OTHER_SPACE",
+                field="require_space_id",
+            )
+        return model
+
+    def _find(self, name: str, version: int) -> LiveModel:
         versions = self._snapshot.get(name)
         if not versions:
             raise ModelNotFound(

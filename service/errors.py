@@ -5,7 +5,8 @@ ServiceError
 ├ BadCredential       UNAUTHENTICATED     BAD_CREDENTIAL
 ├ ModelNotFound       NOT_FOUND           MODEL_NOT_FOUND
 ├ NotOffered          UNIMPLEMENTED       NOT_OFFERED: of the Open Inference Protocol, or unless a setting says so
-├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH: the model cannot do this
+├ Unsupported         FAILED_PRECONDITION NO_PRIOR, NO_SKETCH, NO_QUANTIZATION, NOT_INVERTIBLE, OTHER_SPACE: the model
+│                                         cannot do this
 ├ NotLoaded           FAILED_PRECONDITION NOT_LOADED: no version of the model can be loaded
 ├ Overloaded          RESOURCE_EXHAUSTED  QUEUE_FULL, with the delay after which to retry
 ├ OutOfMemory         RESOURCE_EXHAUSTED OUT_OF_MEMORY: the device has no room for these rows, not even one by one

@@ -10,11 +10,11 @@ import grpc
 import numpy as np
 
 from hourglass.contract.drift import Drift, Sketch
-from hourglass.contract.manifest import CLIPPED, FEATURE_ERROR, RECONSTRUCTION, RECONSTRUCTION_ERROR, SCORE
+from hourglass.contract.manifest import CLIPPED, EMBEDDING, FEATURE_ERROR, RECONSTRUCTION, RECONSTRUCTION_ERROR, SCORE
 from hourglass.contract.schema import listed
 from hourglass.v1 import autoencoder_pb2 as pb
 from hourglass.v1 import autoencoder_pb2_grpc
-from service import explanation, scoring, table, tensors, verdicts, wire
+from service import embeddings, explanation, scoring, table, tensors, verdicts, wire
 from service.aside import FEW_NUMBERS, aside
 from service.engine import Engine, LiveModel
 from service.errors import InvalidInput
@@ -42,11 +42,16 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
         self._limits = limits
 
     async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> bytes:
-        model = self._engine.get(request.model, request.version)
+        model = self._engine.get(request.model, request.version, request.require_space_id)
+        form = embeddings.Form.of(request, model)
         rows = await self._rows(request, model)
         answer = await model.embed(rows, context.time_remaining(), with_stddev=request.with_stddev)
+        if not form.is_plain:
+            numbers = answer[EMBEDDING]
+            answer[EMBEDDING] = await aside(numbers.size <= FEW_NUMBERS, form.encode, numbers)
         # The graph's names are the response's.
-        return wire.answer(_signature(model), [(_EMBED[name], values) for name, values in answer.items()])
+        fields = [(_EMBED[name], values) for name, values in answer.items()]
+        return wire.answer(_signature(model), fields, _form(form.scale, form.normalize))
 
     async def Denoise(self, request: pb.DenoiseRequest, context: grpc.aio.ServicerContext) -> bytes:
         model = self._engine.get(request.model, request.version)
@@ -75,10 +80,9 @@ class Autoencoder(autoencoder_pb2_grpc.AutoencoderServicer):
         return wire.answer(_signature(model), fields, rest)
 
     async def Decode(self, request: pb.DecodeRequest, context: grpc.aio.ServicerContext) -> bytes:
-        model = self._engine.get(request.model, request.version)
-        size = model.manifest.embedding_size
-        embeddings = tensors.decode(request, "embedding", [size], self._limits.max_rows)
-        reconstruction = await model.decode(embeddings, context.time_remaining())
+        model = self._engine.get(request.model, request.version, request.require_space_id)
+        rows = embeddings.read(request, model, self._limits.max_rows)
+        reconstruction = await model.decode(rows, context.time_remaining())
         return wire.answer(_signature(model), [(_DECODE["reconstruction"], reconstruction)])
 
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> bytes:
@@ -145,6 +149,11 @@ def _signed(name: str, version: int, space: str) -> bytes:
 @lru_cache
 def _thresholds(threshold: float, false_alarm_rate: float) -> bytes:
     return pb.ScoreResponse(threshold=threshold, false_alarm_rate=false_alarm_rate).SerializeToString()
+
+
+@lru_cache
+def _form(scale: float | None, normalized: bool) -> bytes:
+    return pb.EmbedResponse(scale=scale, normalized=normalized).SerializeToString()
 
 
 def _top_features(top: explanation.TopFeatures) -> pb.TopFeatures:

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 
 from hourglass.contract.manifest import EMBEDDING, FEATURE_ERROR, RECONSTRUCTION, SCORE
+from hourglass.contract.quantization import normalized
 from service import explanation, open_models, open_parameters, open_tensors, scoring, verdicts, wire
 from service.aside import FEW_NUMBERS, aside
 from service.engine import Engine, LiveModel
@@ -223,19 +224,12 @@ async def _work_out(
         answer[IS_ANOMALY] = verdicts.above(rule, answer[SCORE])
         scoring.count(model.scored, answer, answer[IS_ANOMALY])
     if options.normalize and EMBEDDING in wanted:
-        answer[EMBEDDING] = _of_length_one(answer[EMBEDDING])
+        answer[EMBEDDING] = normalized(answer[EMBEDDING])
     if not TOP.keys().isdisjoint(wanted):
         k = options.top_features
         errors, expected = answer[FEATURE_ERROR], answer[RECONSTRUCTION]
         top = await aside(rows.size <= FEW_NUMBERS, explanation.top_features, rows, errors, expected, k)
         answer.update({output: getattr(top, name) for output, name in TOP.items()})
-
-
-def _of_length_one(embeddings: np.ndarray) -> np.ndarray:
-    """Zero stays zero."""
-    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    normalised: np.ndarray = np.divide(embeddings, length, out=np.zeros_like(embeddings), where=length > 0)
-    return normalised
 
 
 @lru_cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from google.protobuf.message import Message
@@ -13,7 +13,7 @@ from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 from service.wire import TYPES, LargeRequest
 
-_DTYPE = np.dtype("<f4")
+_FLOAT32: Mapping[int, np.dtype] = {pb.DATA_TYPE_FLOAT32: np.dtype("<f4")}
 
 
 def decode(
@@ -24,36 +24,44 @@ def decode(
     *,
     schema: Schema | None = None,
     takes_missing: bool = False,
+    types: Mapping[int, np.dtype] = _FLOAT32,
 ) -> np.ndarray:
-    """The caller's rows, float32 [n, *row_shape], as a read-only view of the received bytes, wherever these begin.
+    """The caller's rows, [n, *row_shape], as a read-only view of the received bytes, wherever these begin.
 
-    schema: what the numbers of the last dimension are. takes_missing: whether some of them may be NaN. Everything is
-    checked before anything of the claimed size is allocated. Raises InvalidInput naming field and row.
+    schema: what the numbers of the last dimension are. takes_missing: whether some of them may be NaN. types: those
+    that are taken. Everything is checked before anything of the claimed size is allocated. Raises InvalidInput naming
+    field and row.
     """
     if not request.HasField(field):
         raise InvalidInput(f"no rows: set `{field}`", reason="EMPTY", field=field)
     tensor: pb.Tensor = getattr(request, field)
-    if tensor.data_type != pb.DATA_TYPE_FLOAT32:
-        given = pb.DataType.Name(tensor.data_type) if tensor.data_type in pb.DataType.values() else tensor.data_type
+    dtype = types.get(tensor.data_type)
+    if dtype is None:
+        taken = ", ".join(map(type_name, types))
         raise InvalidInput(
-            f"data_type is {given}; the model takes DATA_TYPE_FLOAT32",
+            f"data_type is {type_name(tensor.data_type)}; the model takes {taken}",
             reason="BAD_DTYPE",
             field=f"{field}.data_type",
         )
     shape = tensor.shape[:]
     check_shape(field, shape, row_shape, max_rows)
-    expected = math.prod(shape) * _DTYPE.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     # Of a message read once: each access copies the bytes.
     data = request.data if isinstance(request, LargeRequest) else tensor.data
     if len(data) != expected:
         raise InvalidInput(
-            f"data has {len(data)} bytes; shape {shape} of float32 takes {expected}",
+            f"data has {len(data)} bytes; shape {shape} of {dtype} takes {expected}",
             reason="SHAPE_MISMATCH",
             field=f"{field}.data",
         )
-    values: np.ndarray = np.ndarray(shape, _DTYPE, data)
+    values: np.ndarray = np.ndarray(shape, dtype, data)
     check_values(field, values, schema, takes_missing)
     return values
+
+
+def type_name(number: int) -> str:
+    """DATA_TYPE_FLOAT32, …; of what is none, the number."""
+    return pb.DataType.Name(number) if number in pb.DataType.values() else str(number)
 
 
 def check_values(field: str, values: np.ndarray, schema: Schema | None, takes_missing: bool) -> None:

@@ -17,12 +17,16 @@ from google.protobuf.message import Message
 
 from hourglass.v1 import autoencoder_pb2 as pb
 
-# How an answer travels, by the kind of its numbers.
+# How an answer travels, by the kind of its numbers; narrow ones are those of encoded embeddings.
 TYPES = {
     "f": (pb.DATA_TYPE_FLOAT32, np.dtype("<f4")),
     "i": (pb.DATA_TYPE_INT32, np.dtype("<i4")),
     "b": (pb.DATA_TYPE_BOOL, np.dtype("?")),
+    "f2": (pb.DATA_TYPE_FLOAT16, np.dtype("<f2")),
+    "i1": (pb.DATA_TYPE_INT8, np.dtype("i1")),
+    "u1": (pb.DATA_TYPE_BINARY, np.dtype("u1")),
 }
+_NARROW = {"e": "f2", "b": "i1", "B": "u1"}  # by numpy's letter
 _LENGTH_DELIMITED = 2
 _VARINT = 0
 _FIXED = {1: 8, 5: 4}
@@ -39,11 +43,11 @@ def fields(response: type[Message]) -> dict[str, int]:
 
 
 def answer(version: bytes, tensors: Iterable[tuple[int, np.ndarray]], rest: bytes = b"") -> bytes:
-    """A serialised response. version: its first field. tensors: number of a field and float, int or bool array,
-    written as FLOAT32, INT32 or BOOL. rest: other fields, serialised."""
+    """A serialised response. version: its first field. tensors: number of a field and array, written as TYPES says.
+    rest: other fields, serialised."""
     parts: list[Any] = [version]
     for number, values in tensors:
-        kind = values.dtype.kind
+        kind = _NARROW.get(values.dtype.char, values.dtype.kind)
         parts.append(_header(number, kind, values.shape))
         parts.append(np.ascontiguousarray(values, dtype=TYPES[kind][1]))
     parts.append(rest)

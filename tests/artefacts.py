@@ -38,6 +38,7 @@ from hourglass.contract.manifest import (
     ScoreDefinition,
     Tolerance,
 )
+from hourglass.contract.quantization import Quantizations
 from hourglass.contract.schema import Column
 
 
@@ -202,6 +203,7 @@ def manifest(
         score=ScoreDefinition(name="squared_error", formula="sum over features of (x - reconstruction)^2"),
         calibration=Calibration.from_scores(calibration[SCORE], 0.05),
         missing_values="fill" if model.fill else "refuse",
+        quantization=Quantizations.of(calibration[EMBEDDING]),
         golden=GoldenRows(
             input=Array.pack(golden),
             outputs={name: Array.pack(values) for name, values in answers.items()},
@@ -229,16 +231,21 @@ def publish(
     work: int = 0,
     columns: Sequence[str | Column] | None = None,
     aside: AsideColumns | None = None,
+    quantized: bool = True,
     damage: Callable[[Path], None] | None = None,
 ) -> int:
-    """Publish a model as a trainer would, let `damage` break its folder, and return the version."""
+    """Publish a model as a trainer would, let `damage` break its folder, and return the version. quantized: whether it
+    has int8 and binary embeddings, as versions of before have not."""
     model = model or Linear.random()
     graphs = model.graphs(work)
 
     def write(folder: Path) -> None:
         for file, data in graphs.items():
             (folder / file).write_bytes(data)
-        (folder / layout.MANIFEST).write_text(manifest(model, graphs, columns, aside).model_dump_json())
+        told = manifest(model, graphs, columns, aside)
+        if not quantized:
+            told = told.model_copy(update={"quantization": None})
+        (folder / layout.MANIFEST).write_text(told.model_dump_json())
 
     folder = layout.publish(root, name, write)
     if damage:

@@ -41,6 +41,7 @@ from hourglass.contract.manifest import (
     ScoreDefinition,
     Tolerance,
 )
+from hourglass.contract.quantization import Quantizations
 from training import card
 from training.at_hand import AtHand, at_hand
 from training.config import FitConfig
@@ -128,6 +129,7 @@ def _write(trained: Trained, folder: Path) -> None:
     detection = anomalies.detection() if anomalies else None
     manifest = _manifest(trained, files, calibration, proof, metrics, detection, half_precision)
     manifest = manifest.with_sketch(calibration_rows, scores, answers[CLIPPED])
+    manifest = manifest.model_copy(update={"quantization": Quantizations.of(answers[EMBEDDING])})
     page = _report(trained, manifest, answers, anomalies)
     for name, data in files.items():
         (folder / name).write_bytes(data)

@@ -11,7 +11,8 @@ import numpy as np
 
 from hourglass.contract import layout
 from hourglass.contract.calibration import Calibration
-from hourglass.contract.manifest import CLIPPED, MODEL, SCORE, Manifest, Recalibration
+from hourglass.contract.manifest import CLIPPED, EMBEDDING, MODEL, SCORE, Manifest, Recalibration
+from hourglass.contract.quantization import Quantizations
 from training import card
 from training.data import Dataset
 from training.errors import ConfigError, DataError
@@ -49,7 +50,8 @@ def recalibrate(
     calibration = Calibration.from_scores(
         upper_bounds(scores, model.manifest.precision, model.manifest.tolerance[SCORE]), rate
     )
-    manifest = _manifest(model, data, calibration).with_sketch(data.rows, scores, answers[CLIPPED])
+    manifest = _manifest(model, data, calibration, answers[EMBEDDING])
+    manifest = manifest.with_sketch(data.rows, scores, answers[CLIPPED])
     root = model.folder.parent.parent
     files = layout.read(root, model.name, model.version, tuple(model.manifest.files)).files
     version = layout.versions(root, model.name)[0] + 1
@@ -104,8 +106,10 @@ def _answers(model: Published, data: Data) -> dict[str, np.ndarray]:
     return answers
 
 
-def _manifest(model: Published, data: Data, calibration: Calibration) -> Manifest:
+def _manifest(model: Published, data: Data, calibration: Calibration, embeddings: np.ndarray) -> Manifest:
     before = model.manifest
+    # Embeddings of one space are comparable in every encoding, so other rows do not change it.
+    quantization = before.quantization or Quantizations.of(embeddings)
     earlier = before.provenance.recalibrated
     source = Recalibration(
         from_version=model.version,
@@ -115,7 +119,8 @@ def _manifest(model: Published, data: Data, calibration: Calibration) -> Manifes
         rows=len(data.rows),
     )
     provenance = before.provenance.model_copy(update={"created": datetime.now(UTC), "recalibrated": source})
-    return before.model_copy(update={"calibration": calibration, "provenance": provenance})
+    changed = {"calibration": calibration, "quantization": quantization, "provenance": provenance}
+    return before.model_copy(update=changed)
 
 
 def _tell(before: Calibration, now: Calibration, scores: np.ndarray, progress: Progress) -> None:

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from hourglass.contract.array import Array as Array
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.drift import Sketch
+from hourglass.contract.quantization import Quantizations
 from hourglass.contract.schema import Column, Schema
 
 MODEL = "model.onnx"
@@ -200,6 +201,8 @@ class Manifest(_Strict):
     calibration: Calibration
     # NaN in a row is a missing cell: refused, or left out of the score and filled in by the reconstruction.
     missing_values: Literal["refuse", "fill"] = "refuse"
+    # Of embeddings in fewer bytes, calibrated on the same rows; versions of before have none.
+    quantization: Quantizations | None = None
     # What the calibration rows look like, to compare traffic with; versions of before have none.
     drift: Sketch | None = None
     golden: GoldenRows
@@ -221,6 +224,9 @@ class Manifest(_Strict):
             raise ValueError(f"embedding_space_id: not that of {ENCODER}")
         if self.drift and self.drift.size != (self.row_shape[-1] if self.window else math.prod(self.row_shape)):
             raise ValueError("drift: not of the row's size")
+        for quantization in vars(self.quantization).values() if self.quantization else ():
+            if quantization.thresholds.shape != [self.embedding_size]:
+                raise ValueError("quantization: not of the embedding's size")
         self._check_golden()
         return self
 

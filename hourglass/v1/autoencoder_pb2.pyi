@@ -15,12 +15,18 @@ class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_TYPE_INT32: _ClassVar[DataType]
     DATA_TYPE_FLOAT64: _ClassVar[DataType]
     DATA_TYPE_INT64: _ClassVar[DataType]
+    DATA_TYPE_FLOAT16: _ClassVar[DataType]
+    DATA_TYPE_INT8: _ClassVar[DataType]
+    DATA_TYPE_BINARY: _ClassVar[DataType]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_BOOL: DataType
 DATA_TYPE_INT32: DataType
 DATA_TYPE_FLOAT64: DataType
 DATA_TYPE_INT64: DataType
+DATA_TYPE_FLOAT16: DataType
+DATA_TYPE_INT8: DataType
+DATA_TYPE_BINARY: DataType
 
 class Tensor(_message.Message):
     __slots__ = ("data_type", "shape", "data")
@@ -65,28 +71,38 @@ class ModelVersion(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., embedding_space_id: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("model", "version", "tensor", "table", "with_stddev")
+    __slots__ = ("model", "version", "tensor", "table", "normalize", "encoding", "require_space_id", "with_stddev")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
+    REQUIRE_SPACE_ID_FIELD_NUMBER: _ClassVar[int]
     WITH_STDDEV_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     tensor: Tensor
     table: Table
+    normalize: bool
+    encoding: DataType
+    require_space_id: str
     with_stddev: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ..., with_stddev: bool = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., table: _Optional[_Union[Table, _Mapping]] = ..., normalize: bool = ..., encoding: _Optional[_Union[DataType, str]] = ..., require_space_id: _Optional[str] = ..., with_stddev: bool = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("model", "embedding", "embedding_stddev")
+    __slots__ = ("model", "embedding", "embedding_stddev", "scale", "normalized")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_STDDEV_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZED_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     embedding: Tensor
     embedding_stddev: Tensor
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ..., embedding_stddev: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    scale: float
+    normalized: bool
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ..., embedding_stddev: _Optional[_Union[Tensor, _Mapping]] = ..., scale: _Optional[float] = ..., normalized: bool = ...) -> None: ...
 
 class DenoiseRequest(_message.Message):
     __slots__ = ("model", "version", "tensor", "table")
@@ -171,14 +187,18 @@ class TopFeatures(_message.Message):
     def __init__(self, feature: _Optional[_Union[Tensor, _Mapping]] = ..., share: _Optional[_Union[Tensor, _Mapping]] = ..., observed: _Optional[_Union[Tensor, _Mapping]] = ..., expected: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
-    __slots__ = ("model", "version", "embedding")
+    __slots__ = ("model", "version", "embedding", "normalized", "require_space_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZED_FIELD_NUMBER: _ClassVar[int]
+    REQUIRE_SPACE_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     embedding: Tensor
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    normalized: bool
+    require_space_id: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., embedding: _Optional[_Union[Tensor, _Mapping]] = ..., normalized: bool = ..., require_space_id: _Optional[str] = ...) -> None: ...
 
 class DecodeResponse(_message.Message):
     __slots__ = ("model", "reconstruction")

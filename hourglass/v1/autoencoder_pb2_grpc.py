@@ -133,6 +133,11 @@ class AutoencoderServicer(object):
 
     def Embed(self, request, context):
         """Rows -> bottleneck embeddings.
+        Further errors:
+        INVALID_ARGUMENT    BAD_ENCODING     none of FLOAT32, FLOAT16, INT8 and BINARY
+        FAILED_PRECONDITION OTHER_SPACE      the model's embedding space is not require_space_id
+        NO_QUANTIZATION  INT8 or BINARY, of a version that was made without their calibration
+        NO_PRIOR         with_stddev, of a model without a prior
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +164,10 @@ class AutoencoderServicer(object):
 
     def Decode(self, request, context):
         """Embeddings -> the rows they stand for: the second half of Denoise.
+        Further errors: FAILED_PRECONDITION
+        OTHER_SPACE      as Embed
+        NO_QUANTIZATION  as Embed
+        NOT_INVERTIBLE   BINARY or normalised embeddings, from which the rows cannot be told
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -149,7 +149,7 @@ def test_names_are_texts_and_unique() -> None:
     twice = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "b", "a"])
     assert list(rows.of(twice, ("b",)).columns) == ["b"]  # type: ignore[union-attr]
     for held in (twice, pa.table([[1.0], [2.0]], names=["a", "a"]), {"1": [1.0], 1: [2.0]}):
-        with pytest.raises(ValueError, match="column '[a1]' comes twice"):
+        with pytest.raises(ValueError, match=r"column '[a1]' comes twice"):
             rows.of(held)
 
 

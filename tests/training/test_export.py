@@ -26,6 +26,7 @@ import training.graphs
 from hourglass.contract import layout
 from hourglass.contract.layout import Artefact
 from hourglass.contract.manifest import DECODER, ENCODER, GRAPHS, MODEL
+from hourglass.contract.quantization import Quantizations
 from training import checkpoint, data
 from training.autoencoder import Autoencoder
 from training.config import FitConfig
@@ -87,6 +88,17 @@ def test_the_score_is_the_mean_squared_error_in_scaled_units(published: Path):
     assert_close(whole["feature_error"], feature_error)
     assert_close(whole["score"], feature_error.mean(axis=(1, 2)))
     assert_close(whole["reconstruction_error"], whole["score"])
+
+
+def test_int8_and_binary_embeddings_are_calibrated_on_the_calibration_rows(published: Path):
+    artefact, run = read(published), run_of(published)
+    calibration = data.split(data.load(run.config), run.config.seed).calibration.numpy()
+    expected = Quantizations.of(answers(artefact, MODEL, calibration)["embedding"])
+    kept = artefact.manifest.quantization
+    assert kept
+    for one, other in ((kept.plain, expected.plain), (kept.normalized, expected.normalized)):
+        assert one.scale == pytest.approx(other.scale, rel=1e-4)
+        assert_close(one.thresholds.unpack(), other.thresholds.unpack())
 
 
 def test_clipped_numbers_are_counted(published: Path):

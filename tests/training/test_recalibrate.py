@@ -13,6 +13,7 @@ import pytest
 from hourglass.contract import layout
 from hourglass.contract.calibration import Calibration
 from hourglass.contract.manifest import GRAPHS
+from hourglass.contract.quantization import Quantizations
 from tests import artefacts
 from tests.training.browser import Browser
 from training.__main__ import main
@@ -44,6 +45,20 @@ def rows(n: int, scale: float = 1.0) -> np.ndarray:
 
 def calibrate(*arguments: object) -> int:
     return main(["calibrate", *map(str, arguments)])
+
+
+def test_a_version_made_without_int8_gets_it_and_one_that_has_it_keeps_it(tmp_path: Path):
+    exported, x = tmp_path / "exported", rows(300)
+    artefacts.publish(exported, "m", columns=list(NAMES), quantized=False)
+    for scale in (1, 2):
+        assert calibrate(exported / "m", "--data", write(tmp_path / "new.csv", x * scale)) == 0
+    first, second, third = (layout.read(exported, "m", version, ()).manifest.quantization for version in (1, 2, 3))
+    assert first is None
+    embeddings = artefacts.Linear.random().answers(x)["embedding"]
+    assert second
+    assert second.plain.scale == pytest.approx(Quantizations.of(embeddings).plain.scale, rel=1e-5)
+    # Vectors of one space are in one index, whichever version made them.
+    assert third == second
 
 
 def test_the_graphs_stay_byte_for_byte_and_the_threshold_is_of_the_new_rows(
