@@ -20,7 +20,7 @@ from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema
 from hourglass.errors import HourglassError
 from hourglass.frames import Framed, flat, score_names, top_columns
-from hourglass.rows import column
+from hourglass.rows import ENCODINGS, column
 from hourglass.v1 import autoencoder_pb2 as pb
 
 _DTYPES = {
@@ -58,7 +58,8 @@ class ModelInfo:
 
     columns, schema: names of a table's columns and what they hold, () for images and unnamed arrays. takes_missing:
     whether cells may be missing. aside: columns that the training data had beside the rows. window: how a series is cut
-    into rows, of models of such windows.
+    into rows, of models of such windows. encodings: what embeddings may be asked as. precision: what the networks
+    compute in, float32 or float16.
     """
 
     model: ModelVersion
@@ -76,6 +77,8 @@ class ModelInfo:
     takes_missing: bool = False
     aside: AsideColumns = field(default_factory=AsideColumns)
     window: Window | None = None
+    encodings: tuple[Encoding, ...] = ("float32",)
+    precision: str = "float32"
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -112,6 +115,8 @@ class ModelInfo:
                 ignored=list(message.aside.ignored),
             ),
             window=_window(message.window) if message.HasField("window") else None,
+            encodings=tuple(encoding for encoding, number in ENCODINGS.items() if number in message.encodings),
+            precision=message.precision,
         )
 
 

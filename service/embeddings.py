@@ -14,19 +14,26 @@ from service import tensors
 from service.engine import LiveModel
 from service.errors import InvalidInput, Unsupported
 
-_ENCODINGS: Mapping[int, Encoding] = {
+_ENCODINGS: Mapping[pb.DataType, Encoding] = {
     pb.DATA_TYPE_UNSPECIFIED: "float32",
     pb.DATA_TYPE_FLOAT32: "float32",
     pb.DATA_TYPE_FLOAT16: "float16",
     pb.DATA_TYPE_INT8: "int8",
     pb.DATA_TYPE_BINARY: "binary",
 }
+_QUANTIZED = ("int8", "binary")
 # Rows can be told from these.
 _INVERTIBLE = {
     number: DTYPES[encoding]
     for number, encoding in _ENCODINGS.items()
     if number and encoding in ("float32", "float16", "int8")
 }
+
+
+def offered(model: LiveModel) -> list[pb.DataType]:
+    """What embeddings of a version may be asked as."""
+    every = model.manifest.quantization is not None
+    return [number for number, encoding in _ENCODINGS.items() if number and (every or encoding not in _QUANTIZED)]
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class Form:
                 reason="BAD_ENCODING",
                 field="encoding",
             )
-        quantizes = encoding in ("int8", "binary")
-        return cls(encoding, request.normalize, _quantization(model, request.normalize) if quantizes else None)
+        quantization = _quantization(model, request.normalize) if encoding in _QUANTIZED else None
+        return cls(encoding, request.normalize, quantization)
 
     @property
     def is_plain(self) -> bool:

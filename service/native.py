@@ -210,6 +210,8 @@ def _info(model: LiveModel) -> pb.ModelInfo:
             for column in manifest.columns or ()
         ],
         takes_missing=manifest.takes_missing,
+        encodings=embeddings.offered(model),
+        precision=manifest.precision,
         aside=pb.AsideColumns(**manifest.aside.model_dump()),
         window=None if manifest.window is None else pb.Window(**manifest.window.model_dump()),
     )

@@ -13,7 +13,7 @@ from hourglass.v1 import autoencoder_pb2 as pb
 from service.errors import InvalidInput
 from service.wire import TYPES, LargeRequest
 
-_FLOAT32: Mapping[int, np.dtype] = {pb.DATA_TYPE_FLOAT32: np.dtype("<f4")}
+_FLOAT32: Mapping[pb.DataType, np.dtype] = {pb.DATA_TYPE_FLOAT32: np.dtype("<f4")}
 
 
 def decode(
@@ -24,7 +24,7 @@ def decode(
     *,
     schema: Schema | None = None,
     takes_missing: bool = False,
-    types: Mapping[int, np.dtype] = _FLOAT32,
+    types: Mapping[pb.DataType, np.dtype] = _FLOAT32,
 ) -> np.ndarray:
     """The caller's rows, [n, *row_shape], as a read-only view of the received bytes, wherever these begin.
 

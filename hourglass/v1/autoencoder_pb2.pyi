@@ -259,7 +259,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("model", "variant", "row_shape", "columns", "embedding_size", "score_definition", "calibration", "device", "created", "prior", "schema", "takes_missing", "aside", "window")
+    __slots__ = ("model", "variant", "row_shape", "columns", "embedding_size", "score_definition", "calibration", "device", "created", "prior", "schema", "takes_missing", "aside", "window", "encodings", "precision")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     ROW_SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -274,6 +274,8 @@ class ModelInfo(_message.Message):
     TAKES_MISSING_FIELD_NUMBER: _ClassVar[int]
     ASIDE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    ENCODINGS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     variant: str
     row_shape: _containers.RepeatedScalarFieldContainer[int]
@@ -288,7 +290,9 @@ class ModelInfo(_message.Message):
     takes_missing: bool
     aside: AsideColumns
     window: Window
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., variant: _Optional[str] = ..., row_shape: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[str]] = ..., embedding_size: _Optional[int] = ..., score_definition: _Optional[str] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., device: _Optional[str] = ..., created: _Optional[str] = ..., prior: _Optional[str] = ..., schema: _Optional[_Iterable[_Union[ColumnSchema, _Mapping]]] = ..., takes_missing: bool = ..., aside: _Optional[_Union[AsideColumns, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ...) -> None: ...
+    encodings: _containers.RepeatedScalarFieldContainer[DataType]
+    precision: str
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., variant: _Optional[str] = ..., row_shape: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[str]] = ..., embedding_size: _Optional[int] = ..., score_definition: _Optional[str] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., device: _Optional[str] = ..., created: _Optional[str] = ..., prior: _Optional[str] = ..., schema: _Optional[_Iterable[_Union[ColumnSchema, _Mapping]]] = ..., takes_missing: bool = ..., aside: _Optional[_Union[AsideColumns, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., encodings: _Optional[_Iterable[_Union[DataType, str]]] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class ColumnSchema(_message.Message):
     __slots__ = ("name", "type", "categories")

@@ -148,6 +148,8 @@ def test_another_space_than_required_is_refused(client: Client) -> None:
 
 def test_a_version_made_without_int8_says_how_to_get_it(client: Client) -> None:
     assert client.embed("before", rows(1), encoding="float16", normalize=True).encoding == "float16"
+    assert client.model("before").encodings == ("float32", "float16")
+    assert client.model("line").encodings == ENCODINGS
     int8 = client.embed("line", rows(1), version=1, encoding="int8")  # of the same space
     for call in (
         lambda: client.embed("before", rows(1), encoding="int8"),
