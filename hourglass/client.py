@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,6 +24,7 @@ import grpc.aio
 
 from hourglass import steps
 from hourglass.coalescing import Coalescer
+from hourglass.columns import RowsLike
 from hourglass.connection import Connection
 from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError, from_rpc
@@ -33,7 +35,7 @@ from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
 T = TypeVar("T")
 
 
-class _Base:
+class _Base(ABC):
     """What both clients are made of: a channel, and the limits already learned."""
 
     _library: ClassVar[Any]
@@ -57,6 +59,11 @@ class _Base:
         self._stub = AutoencoderStub(self._channel)
         self._limits: steps.Limits = {}
         self._closed = False
+        self._prepare()
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """What only one of the clients has."""
 
     def _rpc(self, method: str) -> Any:
         if self._closed:
@@ -80,8 +87,7 @@ class Client(_Base):
 
     _library = grpc
 
-    def __init__(self, server: str, **settings: Any) -> None:
-        super().__init__(server, **settings)
+    def _prepare(self) -> None:
         # A Ctrl-C reaches the main thread; inside gRPC's bookkeeping of a call that begins, it would leave the channel
         # waiting for that call for ever. So calls begin on a thread of their own.
         self._starter = ThreadPoolExecutor(1, "hourglass-start")
@@ -101,7 +107,7 @@ class Client(_Base):
     def embed(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -110,8 +116,9 @@ class Client(_Base):
         require_space_id: str | None = None,
     ) -> Embeddings:
         """rows: array-like [n, ...row shape], n >= 1, in the units of the training data; or, of models with a schema,
-        columns by name: a dict or DataFrame of array-likes [n] of numbers, bools or texts, None where one is missing,
-        in any order and with others among them. with_stddev: also how sure each number is, of models with a prior.
+        columns by name: a dict of array-likes [n] of numbers, bools or texts, None where one is missing, or a DataFrame
+        or table of pandas, polars or pyarrow, in any order and with others among them. Of other models a frame's
+        columns are an array in their order. with_stddev: also how sure each number is, of models with a prior.
         normalize: to length 1. encoding: what the numbers come as, of `Embeddings`. require_space_id: answer only in
         this embedding space, that of an index."""
         options = steps.embedding(
@@ -119,14 +126,14 @@ class Client(_Base):
         )
         return self._only(steps.array(steps.EMBED, self._limits, model, rows, version, **options))
 
-    def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
+    def denoise(self, model: str, rows: RowsLike, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
         return self._only(steps.array(steps.DENOISE, self._limits, model, rows, version))
 
     def score(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -152,7 +159,7 @@ class Client(_Base):
         )
         return self._only(plan)
 
-    def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
+    def decode(self, model: str, embeddings: Embeddings | RowsLike, *, version: int | None = None) -> Reconstructions:
         """embeddings: `Embeddings`, or array-like [n, embedding size] of the model's own embedding space (of int8, the
         whole numbers) -> the rows they stand for. Normalised and binary ones stand for none."""
         return self._only(steps.decode(self._limits, model, embeddings, version))
@@ -170,7 +177,7 @@ class Client(_Base):
     def embed_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -189,7 +196,7 @@ class Client(_Base):
         return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
 
     def denoise_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None
+        self, model: str, batches: Iterable[RowsLike], *, version: int | None = None
     ) -> Iterator[Reconstructions]:
         """As `embed_batches`."""
         return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
@@ -197,7 +204,7 @@ class Client(_Base):
     def score_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -280,8 +287,7 @@ class AsyncClient(_Base):
 
     _library = grpc.aio
 
-    def __init__(self, server: str, **settings: Any) -> None:
-        super().__init__(server, **settings)
+    def _prepare(self) -> None:
         self._coalescer = Coalescer(self._only, self._limits)
 
     async def models(self) -> list[ModelInfo]:
@@ -296,7 +302,7 @@ class AsyncClient(_Base):
     async def embed(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -309,13 +315,13 @@ class AsyncClient(_Base):
         )
         return await self._coalescer.ask(steps.EMBED, model, rows, version, **options)
 
-    async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
+    async def denoise(self, model: str, rows: RowsLike, *, version: int | None = None) -> Reconstructions:
         return await self._coalescer.ask(steps.DENOISE, model, rows, version)
 
     async def score(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -334,7 +340,9 @@ class AsyncClient(_Base):
             return await self._only(steps.score(self._limits, model, rows, version, control_fdr=True, **options))
         return await self._coalescer.ask(steps.SCORE, model, rows, version, **options)
 
-    async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
+    async def decode(
+        self, model: str, embeddings: Embeddings | RowsLike, *, version: int | None = None
+    ) -> Reconstructions:
         return await self._only(steps.decode(self._limits, model, embeddings, version))
 
     async def generate(
@@ -346,7 +354,7 @@ class AsyncClient(_Base):
     def embed_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -360,14 +368,14 @@ class AsyncClient(_Base):
         return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
 
     def denoise_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None
+        self, model: str, batches: Iterable[RowsLike], *, version: int | None = None
     ) -> AsyncIterator[Reconstructions]:
         return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
 
     def score_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,

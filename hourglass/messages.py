@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hourglass.contract.array import Array
@@ -31,6 +32,9 @@ _DTYPES = {
     pb.DATA_TYPE_INT8: DTYPES["int8"],
     pb.DATA_TYPE_BINARY: DTYPES["binary"],
 }
+_Floats = NDArray[np.float32]
+_Ints = NDArray[np.int32]
+_Bools = NDArray[np.bool_]
 _NUMBER = Column(name="number")  # of rows without columns
 
 
@@ -160,7 +164,7 @@ class Embeddings(_Values, Framed):
     number is; None if not asked for.
     """
 
-    stddev: np.ndarray | None = None
+    stddev: _Floats | None = None
     scale: float | None = None
     normalized: bool = False
 
@@ -168,7 +172,7 @@ class Embeddings(_Values, Framed):
     def encoding(self) -> Encoding:
         return next(encoding for encoding, dtype in DTYPES.items() if dtype == self.values.dtype)
 
-    def floats(self) -> np.ndarray:
+    def floats(self) -> _Floats:
         """float32 [n, embedding size]: the numbers that these stand for. Raises ValueError of binary ones."""
         if self.encoding == "binary":
             raise ValueError("of binary embeddings only bits are left: ask for another encoding")
@@ -194,6 +198,8 @@ class Embeddings(_Values, Framed):
 
 class _Rows(_Values, Framed):
     """values: float32 [n, *row shape], in the units of the training data."""
+
+    values: _Floats
 
     def columns(self, model: ModelInfo) -> dict[str, np.ndarray]:
         """Each column by name as people read it: [n] of float32, bool or str. Raises ValueError without a schema."""
@@ -236,10 +242,10 @@ class TopFeatures(_Parted):
     column is categorical, NaN where a cell is missing: see `cells`.
     """
 
-    feature: np.ndarray
-    share: np.ndarray
-    observed: np.ndarray
-    expected: np.ndarray
+    feature: _Ints
+    share: _Floats
+    observed: _Floats
+    expected: _Floats
 
     def names(self, model: ModelInfo) -> np.ndarray:
         """str [n, k]: the features' names, as in ModelInfo.feature_names."""
@@ -285,18 +291,18 @@ class Scores(_Parted, Framed):
     the score): None if not asked for.
     """
 
-    score: np.ndarray
-    p_value: np.ndarray
-    is_anomaly: np.ndarray
+    score: _Floats
+    p_value: _Floats
+    is_anomaly: _Bools
     threshold: float
     false_alarm_rate: float
     model: ModelVersion
-    reconstruction_error: np.ndarray
-    clipped: np.ndarray
-    missing: np.ndarray
-    unknown: np.ndarray
+    reconstruction_error: _Floats
+    clipped: _Ints
+    missing: _Ints
+    unknown: _Ints
     top_features: TopFeatures | None = None
-    feature_errors: np.ndarray | None = None
+    feature_errors: _Floats | None = None
 
     @classmethod
     def decode(cls, answer: pb.ScoreResponse, rows: int) -> Self:
