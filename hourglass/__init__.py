@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hourglass.contract.calibration import benjamini_hochberg
     from hourglass.contract.quantization import Encoding
     from hourglass.errors import HourglassError
+    from hourglass.health import Health
     from hourglass.messages import (
         Calibration,
         Embeddings,
@@ -34,6 +35,7 @@ __all__ = [
     "Embeddings",
     "Encoding",
     "Generated",
+    "Health",
     "HourglassError",
     "ModelDrift",
     "ModelInfo",
@@ -52,8 +54,8 @@ if not TYPE_CHECKING:  # to a type checker the names above are all there are
         # When first asked for: training and service use other parts of this package and need not load a client.
         if name not in __all__:
             raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
-        from hourglass import client, columns, errors, messages
+        from hourglass import client, columns, errors, health, messages
         from hourglass.contract import calibration, quantization
 
-        homes = (client, columns, errors, messages, calibration, quantization)
+        homes = (client, columns, errors, health, messages, calibration, quantization)
         return next(getattr(home, name) for home in homes if name in vars(home))

@@ -1,4 +1,4 @@
-"""hourglass models | embed | denoise | score | generate | drift: files in, files out, through a server."""
+"""hourglass models | health | embed | denoise | score | generate | drift: files in, files out, through a server."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from hourglass import drift
+from hourglass import drift, listings
 from hourglass.arguments import UsageError, parser
 from hourglass.batches import Taken, ask, take
 from hourglass.client import Client
@@ -80,26 +79,21 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
-def _models(client: Client, _: argparse.Namespace) -> None:
-    table = Table()
-    for header in ("model", "version", "variant", "row", "embedding", "space id", "device", "created"):
-        table.add_column(header, overflow="fold")
-    models = client.models()
-    for info in models:
-        table.add_row(
-            info.model.name,
-            f"{info.model.version}",
-            info.variant,
-            "×".join(map(str, info.row_shape)),
-            f"{info.embedding_size}",
-            info.model.embedding_space_id,
-            info.device,
-            info.created[:10],
-        )
-    console = _console()
-    if console.width < _WIDTH:
-        table.columns = table.columns[:6]  # device and day give way to names, which are never cut
-    console.print(table if models else "no model is loaded")
+def _models(client: Client, args: argparse.Namespace) -> None:
+    models, console = client.models(), _console()
+    if args.json:
+        sys.stdout.write(f"{listings.models_json(models)}\n")
+    else:
+        console.print(listings.models_table(models, console) if models else "no model is loaded")
+
+
+def _health(client: Client, args: argparse.Namespace) -> int:
+    health = client.health()
+    if args.json:
+        sys.stdout.write(f"{listings.health_json(health)}\n")
+    else:
+        _console().print(listings.health_table(health))
+    return int(not health.ok)
 
 
 def _rows(client: Client, args: argparse.Namespace) -> None:
@@ -368,6 +362,7 @@ def _progress(share: Callable[[int], float]) -> Iterator[Callable[[int], None]]:
 
 _COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int | None]] = {
     "models": _models,
+    "health": _health,
     **dict.fromkeys(("embed", "denoise", "score"), _rows),
     "generate": _generate,
     "drift": _drift,

@@ -28,6 +28,7 @@ from hourglass.columns import RowsLike
 from hourglass.connection import Connection
 from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError, from_rpc
+from hourglass.health import Health, HealthStub
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
 from hourglass.steps import Ask, Give, Pause, Start, Steps, Wait
 from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
@@ -65,10 +66,10 @@ class _Base(ABC):
     def _prepare(self) -> None:
         """What only one of the clients has."""
 
-    def _rpc(self, method: str) -> Any:
+    def _rpc(self, method: str, stub: HealthStub | None) -> Any:
         if self._closed:
             raise ValueError("the client is closed: make a new one")
-        return getattr(self._stub, method)
+        return getattr(stub or self._stub, method)
 
     def _begin(self, call: Callable[..., Any], request: Any) -> Any:
         return call(request, timeout=self._connection.timeout, metadata=self._connection.metadata)
@@ -103,6 +104,11 @@ class Client(_Base):
     def drift(self, name: str, version: int | None = None) -> ModelDrift:
         """How far the rows that came to the server last are from the calibration rows, and what those look like."""
         return self._only(steps.get_drift(name, version))
+
+    def health(self) -> Health:
+        """What one server says of itself, also while it drains and no other call goes there."""
+        with self._connection.open(grpc, balanced=False) as channel:
+            return self._only(steps.health(), HealthStub(channel))
 
     def embed(
         self,
@@ -248,11 +254,11 @@ class Client(_Base):
     ) -> None:
         self.close()
 
-    def _only(self, plan: Steps[T]) -> T:
-        [answer] = self._carry_out(plan)
+    def _only(self, plan: Steps[T], stub: HealthStub | None = None) -> T:
+        [answer] = self._carry_out(plan, stub)
         return answer
 
-    def _carry_out(self, plan: Steps[T]) -> Iterator[T]:
+    def _carry_out(self, plan: Steps[T], stub: HealthStub | None = None) -> Iterator[T]:
         resume: Callable[[], Any] = partial(next, plan)
         with closing(plan):
             while True:
@@ -264,9 +270,9 @@ class Client(_Base):
                 try:
                     match step:
                         case Ask(method, request):
-                            reply = self._begin(self._rpc(method), request)
+                            reply = self._begin(self._rpc(method, stub), request)
                         case Start(method, request):
-                            reply = self._starter.submit(self._begin, self._rpc(method).future, request).result()
+                            reply = self._starter.submit(self._begin, self._rpc(method, stub).future, request).result()
                         case Wait(call):
                             reply = call.result()
                         case Pause(seconds):
@@ -298,6 +304,10 @@ class AsyncClient(_Base):
 
     async def drift(self, name: str, version: int | None = None) -> ModelDrift:
         return await self._only(steps.get_drift(name, version))
+
+    async def health(self) -> Health:
+        async with self._connection.open(grpc.aio, balanced=False) as channel:
+            return await self._only(steps.health(), HealthStub(channel))
 
     async def embed(
         self,
@@ -414,11 +424,11 @@ class AsyncClient(_Base):
     ) -> None:
         await self.close()
 
-    async def _only(self, plan: Steps[T]) -> T:
-        [answer] = [answer async for answer in self._carry_out(plan)]
+    async def _only(self, plan: Steps[T], stub: HealthStub | None = None) -> T:
+        [answer] = [answer async for answer in self._carry_out(plan, stub)]
         return answer
 
-    async def _carry_out(self, plan: Steps[T]) -> AsyncIterator[T]:
+    async def _carry_out(self, plan: Steps[T], stub: HealthStub | None = None) -> AsyncIterator[T]:
         resume: Callable[[], Any] = partial(next, plan)
         with closing(plan):
             while True:
@@ -430,9 +440,9 @@ class AsyncClient(_Base):
                 try:
                     match step:
                         case Ask(method, request):
-                            reply = await self._begin(self._rpc(method), request)
+                            reply = await self._begin(self._rpc(method, stub), request)
                         case Start(method, request):
-                            reply = self._begin(self._rpc(method), request)
+                            reply = self._begin(self._rpc(method, stub), request)
                         case Wait(call):
                             reply = await call
                         case Pause(seconds):

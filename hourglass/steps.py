@@ -14,11 +14,13 @@ from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import grpc
+from google.protobuf.wrappers_pb2 import StringValue
 
 from hourglass import messages
 from hourglass.columns import Named
 from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError
+from hourglass.health import LIVENESS, READINESS, SERVICE, SERVING, Health
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
 from hourglass.rows import ENCODINGS, ArrayRows, Rows, Terms, array_of
 from hourglass.v1 import autoencoder_pb2 as pb
@@ -287,6 +289,28 @@ def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
     request = pb.GetDriftRequest()
     _set(request, model=name, version=version or 0)
     yield Give(ModelDrift.decode((yield from _ask(Ask("GetDrift", request)))))
+
+
+def health() -> Steps[Health]:
+    """Check of each name, and ListModels: of a HealthStub."""
+    ready = yield from _serves(READINESS)
+    live = yield from _serves(LIVENESS)
+    service = yield from _serves(SERVICE)
+    models: dict[str, bool] = {}
+    for info in (yield Ask("ListModels", pb.ListModelsRequest())).models:
+        if info.model.name not in models:  # once for all versions
+            models[info.model.name] = yield from _serves(f"model/{info.model.name}")
+    yield Give(Health(ready, live, service, models))
+
+
+def _serves(name: str) -> Part[bool]:
+    try:
+        answer = yield Ask("Check", StringValue(value=name))
+    except HourglassError as error:
+        if error.code is grpc.StatusCode.NOT_FOUND:
+            return False
+        raise
+    return bool(answer.value == SERVING)
 
 
 def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:
