@@ -196,6 +196,7 @@ class Embeddings(_Values, Framed):
         return replace(super().join(parts), stddev=_concatenated(stddevs) if stddevs else None)
 
 
+@dataclass(frozen=True)
 class _Rows(_Values, Framed):
     """values: float32 [n, *row shape], in the units of the training data."""
 
