@@ -118,6 +118,10 @@ class Method(Generic[A]):
         assert self.table is not None
         return {self.table: rows.message()}
 
+    def check(self, **options: Any) -> None:
+        """Raises TypeError or ValueError, naming the option that the request cannot hold."""
+        _set(self.request(), **options)
+
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
 DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
@@ -195,6 +199,7 @@ def array(
     Nothing is handed out before all is there, so the whole can be done again, once: with the limits of now, and on a
     version that more servers have.
     """
+    method.check(model=model, version=version, **options)
     key = (model, version)
     for last in (False, True):
         learned = key in limits
@@ -261,6 +266,7 @@ def generate(model: str, rows: int, seed: int | None, version: int | None) -> St
 
     The first answer names the version and the seed, so messages go one after the other.
     """
+    _set(pb.GenerateRequest(), rows=rows, seed=seed)
     size = Terms.of((yield from _look_up(model, version))).room({}).rows
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:

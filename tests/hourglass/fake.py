@@ -137,6 +137,8 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
 
     def _of_table(self, table: pb.Table, context: grpc.ServicerContext) -> pb.Tensor:
         """Of columns of float64 numbers."""
+        if not self.columns:
+            Failure(grpc.StatusCode.INVALID_ARGUMENT, "NO_SCHEMA", "no names").abort(context)
         columns = {column.name: np.frombuffer(column.numbers.data, "<f8") for column in table.columns}
         for name in self.columns:
             if name not in columns:
