@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import numbers
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -26,12 +25,14 @@ NUMBER = (numbers.Real, Decimal, np.bool_)
 """Types of a cell that is a number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Named:
-    """Columns of `holder`, nothing converted yet. names: the holder's own, as texts, in its order."""
+    """Columns of `holder`, nothing converted yet. names: as texts, in its order, and what it calls them itself. twice:
+    names that are of several columns."""
 
     holder: Any
-    names: tuple[str, ...]
+    names: Mapping[str, Any]
+    twice: Collection[str] = ()
 
     @classmethod
     def of(cls, rows: Any) -> Self | None:
@@ -40,11 +41,16 @@ class Named:
             raise TypeError(f"the rows of a {type(rows).__name__} are not there yet: give what its .collect() answers")
         if hasattr(rows, "to_frame"):
             rows = rows.to_frame()
-        names = _names(rows)
-        return None if names is None else cls(rows, tuple(map(str, names)))
+        listed = _names(rows)
+        if listed is None:
+            return None
+        names = {str(name): name for name in listed}
+        if len(names) == len(listed):
+            return cls(rows, names)
+        return cls(rows, names, {name for name, count in Counter(map(str, listed)).items() if count > 1})
 
     def __len__(self) -> int:
-        return len(self.holder[self._own[self.names[0]]]) if self.names else 0
+        return len(self.holder[next(iter(self.names.values()))]) if self.names else 0
 
     @property
     def is_matrix(self) -> bool:
@@ -61,7 +67,7 @@ class Named:
     def array(self) -> np.ndarray:
         """[n, columns], in the holder's order; of a single column of lists [n, ...]. Raises as `cells`, TypeError where
         one holds texts."""
-        if len(self.names) == 1 and (values := stacked(self._raw(self.names[0]))).ndim > 1:
+        if len(self.names) == 1 and (values := stacked(self._raw(*self.names))).ndim > 1:
             return values
         columns = {name: self.cells(name) for name in self.names}
         for name, values in columns.items():
@@ -70,18 +76,10 @@ class Named:
         check_lengths(columns)
         return np.stack([*columns.values()], axis=1) if columns else np.empty((0, 0))
 
-    @cached_property
-    def _own(self) -> dict[str, Any]:
-        return dict(zip(self.names, _names(self.holder) or (), strict=True))
-
-    @cached_property
-    def _twice(self) -> frozenset[str]:
-        return frozenset(name for name, count in Counter(self.names).items() if count > 1)
-
     def _raw(self, name: str) -> np.ndarray:
-        if name in self._twice:
+        if name in self.twice:
             raise ValueError(f"column {name!r} comes twice")
-        return _as_numpy(name, self.holder[self._own[name]])
+        return _as_numpy(name, self.holder[self.names[name]])
 
 
 def check_lengths(columns: Mapping[str, np.ndarray]) -> None:
@@ -104,17 +102,17 @@ def stacked(array: np.ndarray) -> np.ndarray:
     return np.stack(rows) if rows else array
 
 
-def _names(rows: Any) -> list[Any] | None:
+def _names(rows: Any) -> Any:
+    """A collection of them; None where there are none."""
     if not hasattr(rows, "__getitem__"):
         return None
     if hasattr(rows, "keys"):  # dict, pandas
-        return list(rows.keys())
+        return rows.keys()
     if hasattr(rows, "column_names"):  # pyarrow
-        return list(rows.column_names)
+        return rows.column_names
     if hasattr(rows, "get_columns"):  # polars
-        return list(rows.columns)
-    fields = getattr(getattr(rows, "dtype", None), "names", None)  # numpy, of structured arrays
-    return None if fields is None else list(fields)
+        return rows.columns
+    return getattr(getattr(rows, "dtype", None), "names", None)  # numpy, of structured arrays
 
 
 def _as_numpy(name: str, values: Any) -> np.ndarray:

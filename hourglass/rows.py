@@ -139,11 +139,7 @@ def of(rows: Any, wanted: Collection[str] | None = None) -> Rows:
     Raises TypeError for what is neither, ValueError for columns of different lengths.
     """
     named = Named.of(rows)
-    if named is None:
-        return array_of(rows)
-    columns = {name: named.cells(name) for name in named.names if wanted is None or name in wanted}
-    check_lengths(columns)
-    return TableRows(columns)
+    return array_of(rows) if named is None else _table(named, wanted)
 
 
 def array_of(rows: Any) -> ArrayRows:
@@ -200,7 +196,7 @@ class Terms:
             except SchemaError as error:
                 field = f"table.columns.{error.column}"
                 raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
-            return of(rows, self.schema.names)
+            return _table(named, self.schema.names)
         if named is not None and named.is_matrix and len(self.row_shape) == 1:
             return array_of(rows)
         return of(rows)  # what does not suit, the server refuses, and says what would
@@ -230,6 +226,12 @@ def join(parts: Sequence[Rows]) -> Rows:
 def column(message: pb.ColumnSchema) -> Column:
     # Of a server that is newer: a type that is not known here is refused by name.
     return Column(name=message.name, type=message.type, categories=tuple(message.categories))
+
+
+def _table(named: Named, wanted: Collection[str] | None) -> TableRows:
+    columns = {name: named.cells(name) for name in named.names if wanted is None or name in wanted}
+    check_lengths(columns)
+    return TableRows(columns)
 
 
 def _as_array(rows: Any) -> np.ndarray:
