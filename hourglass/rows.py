@@ -132,19 +132,16 @@ _NUMBERS = {
 }
 
 
-def of(rows: Any, wanted: Collection[str] | None = None) -> Rows:
-    """An array-like of real numbers; or columns by name, [n] each, of numbers, bools or texts, with None, NaN or ""
-    where a cell is missing (see `columns.RowsLike`). wanted: the columns to take; None: all.
-
-    Raises TypeError for what is neither, ValueError for columns of different lengths.
-    """
-    named = Named.of(rows)
-    return array_of(rows) if named is None else _table(named, wanted)
+def table_of(named: Named, wanted: Collection[str]) -> TableRows:
+    """The wanted ones of the columns. Raises as `Named.cells`, and ValueError for columns of different lengths."""
+    columns = {name: named.cells(name) for name in named.names if name in wanted}
+    check_lengths(columns)
+    return TableRows(columns)
 
 
 def array_of(rows: Any) -> ArrayRows:
-    """As `of`, of columns as well: a frame's are the array's, in its order. Raises TypeError for a dict, whose columns
-    have no order."""
+    """An array-like of real numbers, or a frame of them, whose columns are the array's in their order. Raises TypeError
+    for what is neither, also for a dict, whose columns have no order."""
     named = Named.of(rows)
     if named is not None:
         if not named.is_matrix:
@@ -185,21 +182,20 @@ class Terms:
         return Room(max(1, min(self.max_rows, room // max(row, of_embed, of_score))), room)
 
     def rows(self, rows: Any) -> Rows:
-        """As `of`, of named columns those that the model takes; a frame's columns as an array in its order where the
-        model's have no names; Rows as they are. Raises HourglassError where a column is not there."""
+        """Of named columns those that the model takes; a frame as an array where the model's columns have no names;
+        Rows as they are. Raises as `table_of` and `array_of`, HourglassError where a column is not there."""
         if isinstance(rows, Rows):
             return rows
         named = Named.of(rows)
-        if named is not None and self.schema.columns:
-            try:
-                self.schema.check_names(named.names)
-            except SchemaError as error:
-                field = f"table.columns.{error.column}"
-                raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
-            return _table(named, self.schema.names)
-        if named is not None and named.is_matrix and len(self.row_shape) == 1:
+        as_array = not self.schema.columns and len(self.row_shape) == 1
+        if named is None or (named.is_matrix and as_array):
             return array_of(rows)
-        return of(rows)  # what does not suit, the server refuses, and says what would
+        try:
+            self.schema.check_names(named.names)
+        except SchemaError as error:
+            field = f"table.columns.{error.column}"
+            raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
+        return table_of(named, self.schema.names)  # of no columns: the server refuses it, and says what would do
 
 
 def count(rows: Any) -> int:
@@ -226,12 +222,6 @@ def join(parts: Sequence[Rows]) -> Rows:
 def column(message: pb.ColumnSchema) -> Column:
     # Of a server that is newer: a type that is not known here is refused by name.
     return Column(name=message.name, type=message.type, categories=tuple(message.categories))
-
-
-def _table(named: Named, wanted: Collection[str] | None) -> TableRows:
-    columns = {name: named.cells(name) for name in named.names if wanted is None or name in wanted}
-    check_lengths(columns)
-    return TableRows(columns)
 
 
 def _as_array(rows: Any) -> np.ndarray:

@@ -43,6 +43,13 @@ HOLDERS: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
 every_holder = pytest.mark.parametrize("hold", [*HOLDERS.values()], ids=[*HOLDERS])
 
 
+def table(held: Any, wanted: tuple[str, ...] | None = None) -> TableRows:
+    """As clients take columns; all of them if none are said."""
+    named = Named.of(held)
+    assert named is not None
+    return rows.table_of(named, tuple(named.names) if wanted is None else wanted)
+
+
 def terms(*row_shape: int, columns: tuple[Column, ...] = ()) -> Terms:
     return Terms(row_shape, 2, Schema(columns), 1000, 2**20)
 
@@ -53,8 +60,7 @@ def cells(values: np.ndarray) -> list[Any]:
 
 @every_holder
 def test_columns_travel_alike(hold: Callable[..., Any]) -> None:
-    taken = rows.of(hold(COLUMNS), ("on", "x", "n", "site"))
-    assert isinstance(taken, TableRows)
+    taken = table(hold(COLUMNS), ("on", "x", "n", "site"))
     assert {name: cells(values) for name, values in taken.columns.items()} == {
         "x": [1.5, None, 3.0],
         "n": [1, 2, 3],
@@ -94,7 +100,7 @@ def test_a_dict_and_the_rows_of_images_stay_columns() -> None:
     ids=lambda values: f"{type(values).__module__.partition('.')[0]}-{getattr(values, 'dtype', None) or values.type}",
 )
 def test_categories_are_texts(values: Any) -> None:
-    assert rows.of({"c": values}).columns["c"].tolist() == ["a", "", "b"]  # type: ignore[union-attr]
+    assert table({"c": values}).columns["c"].tolist() == ["a", "", "b"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ def test_categories_are_texts(values: Any) -> None:
     ids=repr,
 )
 def test_numbers_are_numbers_and_nulls_are_missing(values: Any, expected: list[Any]) -> None:
-    assert cells(rows.of({"c": values}).columns["c"]) == expected  # type: ignore[union-attr]
+    assert cells(table({"c": values}).columns["c"]) == expected
 
 
 def test_a_series_is_its_one_column() -> None:
@@ -145,12 +151,12 @@ def test_a_column_of_lists_is_an_array(held: Any) -> None:
 
 
 def test_names_are_texts_and_unique() -> None:
-    assert list(rows.of(pd.DataFrame({3: [1.0]})).columns) == ["3"]  # type: ignore[union-attr]
+    assert list(table(pd.DataFrame({3: [1.0]})).columns) == ["3"]
     twice = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "b", "a"])
-    assert list(rows.of(twice, ("b",)).columns) == ["b"]  # type: ignore[union-attr]
+    assert list(table(twice, ("b",)).columns) == ["b"]
     for held in (twice, pa.table([[1.0], [2.0]], names=["a", "a"]), {"1": [1.0], 1: [2.0]}):
         with pytest.raises(ValueError, match=r"column '[a1]' comes twice"):
-            rows.of(held)
+            table(held)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ def test_names_are_texts_and_unique() -> None:
 )
 def test_what_is_no_column_is_named(held: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        rows.of(held)
+        table(held)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_what_is_no_matrix_is_named(held: Any, error: type[Exception], message: 
 
 def test_texts_that_cannot_travel_name_row_and_column() -> None:
     with pytest.raises(ValueError, match=r"row 1, column 'c': '\\ud800' is no Unicode text"):
-        rows.of({"c": ["a", "\ud800"]})
+        table({"c": ["a", "\ud800"]})
 
 
 def test_what_numpy_takes_is_an_array() -> None:
