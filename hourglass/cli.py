@@ -1,4 +1,4 @@
-"""hourglass models | health | embed | search | denoise | score | generate | drift: through a server, files in and out."""
+"""hourglass models | health | embed | search | denoise | score | generate | drift: files in and out, by a server."""
 
 from __future__ import annotations
 
