@@ -23,11 +23,7 @@ _ENCODINGS: Mapping[pb.DataType, Encoding] = {
 }
 _QUANTIZED = ("int8", "binary")
 # Rows can be told from these.
-_INVERTIBLE = {
-    number: DTYPES[encoding]
-    for number, encoding in _ENCODINGS.items()
-    if number and encoding in ("float32", "float16", "int8")
-}
+_INVERTIBLE = {number: DTYPES[encoding] for number, encoding in _ENCODINGS.items() if number and encoding != "binary"}
 
 
 def offered(model: LiveModel) -> list[pb.DataType]:
