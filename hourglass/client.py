@@ -166,8 +166,9 @@ class Client(_Base):
         return self._only(plan)
 
     def decode(self, model: str, embeddings: Embeddings | RowsLike, *, version: int | None = None) -> Reconstructions:
-        """embeddings: `Embeddings`, or array-like [n, embedding size] of the model's own embedding space (of int8, the
-        whole numbers) -> the rows they stand for. Normalised and binary ones stand for none."""
+        """embeddings: `Embeddings`, or array-like [n, embedding size] of the model's own embedding space: an int8 array
+        holds the whole numbers, any other the numbers -> the rows they stand for. Normalised and binary ones stand for
+        none."""
         return self._only(steps.decode(self._limits, model, embeddings, version))
 
     def generate(self, model: str, rows: int, *, seed: int | None = None, version: int | None = None) -> Generated:

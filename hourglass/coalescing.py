@@ -50,7 +50,7 @@ class Coalescer:
         def send(rows: Any) -> Awaitable[A]:
             return self._carry_out(steps.array(method, self._limits, model, rows, version, **options))
 
-        method.check(**options)
+        method.check(model=model, version=version, **options)
         learned = (model, version)
         terms = self._limits.get(learned) or await self._look_up(model, version)
         most = terms.room(options).rows

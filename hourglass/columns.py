@@ -122,7 +122,7 @@ def _as_numpy(name: str, values: Any) -> np.ndarray:
         # pyarrow's own conversion of dictionaries in chunks puts another category where one is missing.
         values = values.cast(values.type.value_type)
     try:
-        return np.asarray(values)
+        return unmasked(np.asanyarray(values))
     except Exception as error:  # each library has its own for what numpy cannot hold
         raise TypeError(f"column {name!r}: {error}") from None
 
@@ -132,7 +132,7 @@ def _cells(name: str, array: np.ndarray) -> np.ndarray:
         raise TypeError(f"column {name!r} has the shape {list(array.shape)}, not [n]")
     if array.dtype.kind in "biuf":
         return array
-    if array.dtype.kind not in "OU":
+    if array.dtype.kind not in "OUT":
         raise TypeError(f"column {name!r} is an array of {array.dtype}, not of numbers or texts")
     cells = [None if is_missing(cell) else cell for cell in array.tolist()]
     kinds = {type(cell) for cell in cells if cell is not None}
@@ -141,8 +141,26 @@ def _cells(name: str, array: np.ndarray) -> np.ndarray:
         _check_texts(name, texts)
         return np.array(texts, dtype=object)
     if all(issubclass(kind, NUMBER) for kind in kinds):
-        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
+        return np.array([np.nan if cell is None else as_float(cell) for cell in cells], dtype=np.float64)
     raise TypeError(_why_no_column(name, cells))
+
+
+def unmasked(array: np.ndarray) -> np.ndarray:
+    """What a masked array hides is missing: NaN among numbers, None among others. Any other array as it is."""
+    if not np.ma.is_masked(array):
+        return np.asarray(array)
+    of_numbers = array.dtype.kind in "biuf"
+    shown = np.array(array, dtype=np.float64 if of_numbers else object)
+    shown[np.ma.getmaskarray(array)] = np.nan if of_numbers else None
+    return shown
+
+
+def as_float(cell: Any) -> float:
+    """Of a NUMBER; infinite, which the server refuses by its row, where that is too large."""
+    try:
+        return float(cell)
+    except OverflowError:
+        return math.inf if cell > 0 else -math.inf
 
 
 def _check_texts(name: str, texts: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 import numpy as np
 
-from hourglass.columns import NUMBER, Named, check_lengths, is_missing, stacked
+from hourglass.columns import NUMBER, Named, as_float, check_lengths, is_missing, stacked, unmasked
 from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema, SchemaError
 from hourglass.errors import HourglassError
@@ -148,6 +148,8 @@ def array_of(rows: Any) -> ArrayRows:
             raise TypeError("an array of numbers is taken here, not named columns")
         return ArrayRows(named.array())
     array = _as_array(rows)
+    if array.dtype == object and all(isinstance(cell, NUMBER) for cell in array.flat):  # of mixed types, or decimals
+        array = np.array([as_float(cell) for cell in array.flat], dtype=np.float64).reshape(array.shape)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"rows are an array of real numbers, or named columns: {_why_no_array(rows, array)}")
     return ArrayRows(array)
@@ -226,7 +228,7 @@ def column(message: pb.ColumnSchema) -> Column:
 
 def _as_array(rows: Any) -> np.ndarray:
     try:
-        return stacked(np.asarray(rows))
+        return stacked(unmasked(np.asanyarray(rows)))
     except ValueError:
         if isinstance(rows, Sequence):  # of different shapes: which
             parts = np.empty(len(rows), dtype=object)

@@ -122,6 +122,12 @@ class Method(Generic[A]):
         """Raises TypeError or ValueError, naming the option that the request cannot hold."""
         _set(self.request(), **options)
 
+    def read(self, request: Any, answer: Any, rows: int) -> A:
+        """Raises HourglassError for an answer that is not what was asked for."""
+        decoded = self.answer.decode(answer, rows)
+        _check_asked(request, answer)
+        return decoded
+
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
 DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
@@ -156,7 +162,7 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
             if error.reason == _QUEUE_FULL:
                 window = max(1, window // 2)
             answer = yield from _once_more(message.ask, error, under_way)
-        yield Give(method.answer.decode(answer, message.rows))
+        yield Give(method.read(message.ask.request, answer, message.rows))
 
     pinned: int | None = None
     terms: Terms | None = None  # where batches are named columns
@@ -170,7 +176,7 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
             _set(request, model=model, version=pinned or version or 0, **options)
             count = len(rows)
             if pinned is None:
-                answer = method.answer.decode((yield from _ask(Ask(method.name, request))), count)
+                answer = method.read(request, (yield from _ask(Ask(method.name, request))), count)
                 pinned = answer.model.version
                 yield Give(answer)
             else:
@@ -242,9 +248,11 @@ def score(limits: Limits, model: str, rows: Any, version: int | None, **options:
 def embedding(
     *, with_stddev: bool, normalize: bool, encoding: Encoding, require_space_id: str | None
 ) -> dict[str, Any]:
-    """The options of an EmbedRequest, by its names. Raises ValueError for what is no encoding."""
-    if encoding not in ENCODINGS:
+    """The options of an EmbedRequest, by its names. Raises ValueError for what is no encoding, or no space."""
+    if encoding not in tuple(ENCODINGS):  # which also asks what cannot be hashed
         raise ValueError(f"encoding is {encoding!r}, none of {', '.join(ENCODINGS)}")
+    if require_space_id == "":
+        raise ValueError("require_space_id is empty: give an embedding_space_id, or None for any")
     return {
         "with_stddev": with_stddev,
         "normalize": normalize,
@@ -340,8 +348,28 @@ def _taken(batch: Any, terms: Terms | None, first_row: int) -> Rows:
     except (TypeError, ValueError) as error:
         if not first_row:
             raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{error} (in the batch that begins with row {first_row})") from None
+        raise _as_plain(error, f"{error} (in the batch that begins with row {first_row})") from None
+
+
+def _check_asked(request: Any, answer: Any) -> None:
+    """A server that is older than a field of the request answers as if it were not set. Raises HourglassError."""
+    ignored = None
+    if isinstance(request, pb.EmbedRequest):
+        if answer.embedding.data_type != (request.encoding or pb.DATA_TYPE_FLOAT32):
+            ignored = "encoding"
+        elif answer.normalized != request.normalize:
+            ignored = "normalize"
+    elif isinstance(request, pb.DecodeRequest) and request.normalized:  # which others refuse
+        ignored = "normalized"
+    if getattr(request, "require_space_id", "") not in ("", answer.model.embedding_space_id):
+        ignored = "require_space_id"
+    if ignored is not None:
+        raise HourglassError(
+            grpc.StatusCode.UNIMPLEMENTED,
+            "OLD_SERVER",
+            f"the server answered as if `{ignored}` were not set: it is older than that: update it",
+            ignored,
+        )
 
 
 def _set(request: Any, **fields: Any) -> None:
@@ -351,7 +379,12 @@ def _set(request: Any, **fields: Any) -> None:
             try:
                 setattr(request, name, value)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}={value!r}: {error}") from None
+                raise _as_plain(error, f"{name}={value!r}: {error}") from None
+
+
+def _as_plain(error: Exception, message: str) -> TypeError | ValueError:
+    """Subclasses take other arguments."""
+    return (TypeError if isinstance(error, TypeError) else ValueError)(message)
 
 
 def _ask(ask: Ask) -> Part[Any]:

@@ -23,11 +23,7 @@ _ENCODINGS: Mapping[pb.DataType, Encoding] = {
 }
 _QUANTIZED = ("int8", "binary")
 # Rows can be told from these.
-_INVERTIBLE = {
-    number: DTYPES[encoding]
-    for number, encoding in _ENCODINGS.items()
-    if number and encoding in ("float32", "float16", "int8")
-}
+_INVERTIBLE = {number: DTYPES[encoding] for number, encoding in _ENCODINGS.items() if number and encoding != "binary"}
 
 
 def offered(model: LiveModel) -> list[pb.DataType]:
@@ -85,7 +81,7 @@ def read(request: pb.DecodeRequest, model: LiveModel, max_rows: int) -> np.ndarr
     if request.normalized:
         _refuse("normalized", "normalised embeddings have lost their lengths, and with these the rows")
     if given == pb.DATA_TYPE_BINARY:
-        _refuse("embedding.data_type", "of BINARY embeddings only signs are left")
+        _refuse("embedding.data_type", "of BINARY embeddings only bits are left")
     size = model.manifest.embedding_size
     values = tensors.decode(request, "embedding", [size], max_rows, types=_INVERTIBLE)
     if values.dtype == DTYPES["float32"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def _answers(model: Published, data: Data) -> dict[str, np.ndarray]:
 def _manifest(model: Published, data: Data, calibration: Calibration, embeddings: np.ndarray) -> Manifest:
     before = model.manifest
     # Embeddings of one space are comparable in every encoding, so other rows do not change it.
-    quantization = before.quantization or Quantizations.of(embeddings)
+    quantization = before.quantization or _of_its_space(model) or Quantizations.of(embeddings)
     earlier = before.provenance.recalibrated
     source = Recalibration(
         from_version=model.version,
@@ -121,6 +122,17 @@ def _manifest(model: Published, data: Data, calibration: Calibration, embeddings
     provenance = before.provenance.model_copy(update={"created": datetime.now(UTC), "recalibrated": source})
     changed = {"calibration": calibration, "quantization": quantization, "provenance": provenance}
     return before.model_copy(update=changed)
+
+
+def _of_its_space(model: Published) -> Quantizations | None:
+    """That of another version with the same embeddings: a sister, calibrated on other rows."""
+    folders = model.folder.parent
+    for version in layout.versions(folders.parent, model.name):
+        with suppress(layout.ArtefactError):  # what cannot be read is not served either
+            manifest = layout.read_manifest(folders / str(version))
+            if manifest.quantization and manifest.embedding_space_id == model.manifest.embedding_space_id:
+                return manifest.quantization
+    return None
 
 
 def _tell(before: Calibration, now: Calibration, scores: np.ndarray, progress: Progress) -> None:

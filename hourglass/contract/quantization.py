@@ -61,7 +61,9 @@ class Quantization(BaseModel):
 
     def int8(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 -> int8, the same shape."""
-        return _whole(embeddings, np.float32(self.scale)).astype(np.int8)
+        with np.errstate(over="ignore"):  # what becomes infinite is cut off as all that is too large
+            whole = np.rint(embeddings / np.float32(self.scale))
+        return np.clip(whole, -_LARGEST_INT8, _LARGEST_INT8).astype(np.int8)
 
     def binary(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 [n, embedding size] -> uint8 [n, ceil(embedding size / 8)], the first bit the most significant."""
@@ -93,7 +95,3 @@ def normalized(embeddings: np.ndarray) -> np.ndarray:
 def float16(embeddings: np.ndarray) -> np.ndarray:
     """float32 -> float16, the same shape; numbers beyond its largest, 65,504, become that."""
     return np.asarray(np.clip(embeddings, -_LARGEST_FLOAT16, _LARGEST_FLOAT16), dtype=np.float16)
-
-
-def _whole(embeddings: np.ndarray, scale: np.float32) -> np.ndarray:
-    return np.asarray(np.clip(np.rint(embeddings / scale), -_LARGEST_INT8, _LARGEST_INT8))

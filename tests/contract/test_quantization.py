@@ -71,6 +71,12 @@ def test_normalized_is_of_length_one(embeddings: np.ndarray) -> None:
     assert both.plain == Quantization.of(embeddings)
 
 
+@pytest.mark.filterwarnings("error")
+def test_int8_ends_at_127_however_small_the_scale_is() -> None:
+    quantization = Quantization(scale=1e-30, thresholds=Array.pack(np.zeros(2)))
+    assert quantization.int8(np.array([[3e38, -3e38]], dtype=np.float32)).tolist() == [[127, -127]]
+
+
 def test_float16_ends_at_its_largest_number() -> None:
     given = np.array([[1.0, 1e6, -1e6, 65504]], dtype=np.float32)
     np.testing.assert_array_equal(float16(given), np.array([[1, 65504, -65504, 65504]], dtype=np.float16))

@@ -175,6 +175,9 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
             answer.feature_errors.CopyFrom(_tensor(feature_errors(rows)))
         return answer
 
+    def Decode(self, request: pb.DecodeRequest, context: grpc.ServicerContext) -> pb.DecodeResponse:
+        return pb.DecodeResponse(model=self._model(request.version), reconstruction=request.embedding)
+
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         self.calls.append("GetModel")
         if request.model != "m":

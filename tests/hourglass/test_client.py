@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import socket
 import subprocess
 import threading
@@ -473,7 +474,11 @@ def test_what_is_not_numbers_is_a_type_error(fake: Fake, connect: Callable[..., 
         ("score", {"threshold": "high"}, TypeError, "threshold='high': "),
         ("embed", {"version": "1"}, TypeError, "version='1': "),
         ("embed", {"require_space_id": 3}, TypeError, "require_space_id=3: "),
+        ("embed", {"version": [1]}, TypeError, r"version=\[1\]: "),
+        ("embed", {"require_space_id": ""}, ValueError, "require_space_id is empty: .* None for any"),
+        ("embed", {"require_space_id": "\ud800"}, ValueError, "require_space_id='.ud800': .*surrogates not allowed"),
         ("embed", {"encoding": "int9"}, ValueError, "encoding is 'int9', none of float32, float16, int8, binary"),
+        ("embed", {"encoding": ["int8"]}, ValueError, r"encoding is \['int8'\], none of float32"),
         ("generate", {"seed": -1}, ValueError, "seed=-1: Value out of range"),
         ("generate", {"version": 2**70}, ValueError, "version=.*: Value out of range"),
     ],
@@ -587,6 +592,32 @@ def test_an_answer_of_another_size_is_refused(start: START, connect: Callable[..
     fake.Embed = lambda request, context: answers.pb.EmbedResponse()  # type: ignore[method-assign]
     with answers.serving(fake), pytest.raises(HourglassError, match="not an array of 2 rows"):
         connect(fake).embed("m", rows_of(2))
+
+
+@pytest.mark.parametrize(
+    "options", [{"encoding": "int8"}, {"normalize": True}, {"require_space_id": "f" * 16}], ids=str
+)
+def test_a_server_that_does_not_know_an_option_is_found_out(
+    fake: Fake, connect: Callable[..., Client], options: Any
+) -> None:
+    """It answers as if the field were not there."""
+    client = connect(fake)
+    for call in (lambda: client.embed("m", rows_of(2), **options),
+                 lambda: next(client.embed_batches("m", [rows_of(2)], **options))):  # fmt: skip
+        with pytest.raises(HourglassError, match="is older than that") as refused:
+            call()
+        assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.UNIMPLEMENTED, "OLD_SERVER")
+        assert refused.value.field == next(iter(options))
+    # Where it makes no difference it does not matter.
+    assert client.embed("m", rows_of(2), encoding="float32", require_space_id="0123456789abcdef").encoding == "float32"
+
+
+def test_a_server_that_would_decode_what_is_normalised_is_found_out(fake: Fake, connect: Callable[..., Client]) -> None:
+    client = connect(fake)
+    embeddings = client.embed("m", rows_of(2))
+    client.decode("m", embeddings)
+    with pytest.raises(HourglassError, match="as if `normalized` were not set"):
+        client.decode("m", dataclasses.replace(embeddings, normalized=True))
 
 
 def test_a_token_travels_with_each_call(fake: Fake, connect: Callable[..., Client], tmp_path: Path) -> None:

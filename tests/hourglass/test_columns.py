@@ -96,6 +96,8 @@ def test_a_dict_and_the_rows_of_images_stay_columns() -> None:
         pa.array(["a", None, "b"]).dictionary_encode(),
         pa.chunked_array([pa.array(["a", None]).dictionary_encode(), pa.array(["b"]).dictionary_encode()]),
         pa.array(["a", None, "b"], pa.string_view()),
+        np.ma.masked_array(["a", "hidden", "b"], [False, True, False]),
+        np.array(["a", None, "b"], np.dtypes.StringDType(na_object=None)),
     ],
     ids=lambda values: f"{type(values).__module__.partition('.')[0]}-{getattr(values, 'dtype', None) or values.type}",
 )
@@ -117,6 +119,8 @@ def test_categories_are_texts(values: Any) -> None:
         (pd.Series([3, None]).astype("category"), [3, None]),
         (pd.Series(pd.arrays.SparseArray([1.0, 0.0])), [1, 0]),
         (pa.array(np.array([1.5], np.float16)), [1.5]),
+        (np.ma.masked_array([1, 2], [True, False]), [None, 2]),
+        ([10**400, -(10**400)], [float("inf"), float("-inf")]),  # which the server refuses, naming the row
     ],
     ids=repr,
 )
@@ -197,6 +201,29 @@ def test_what_is_no_matrix_is_named(held: Any, error: type[Exception], message: 
 def test_texts_that_cannot_travel_name_row_and_column() -> None:
     with pytest.raises(ValueError, match=r"row 1, column 'c': '\\ud800' is no Unicode text"):
         table({"c": ["a", "\ud800"]})
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pd.DataFrame({"n": [1, 2], "on": [True, False]}).to_numpy(),  # as pandas makes of mixed types
+        pd.DataFrame({"n": [1, 2], "on": [1, 0]}, dtype="Int64").to_numpy(dtype=object),
+        [[Decimal(1), Decimal(1)], [Decimal(2), Decimal(0)]],
+        np.ma.masked_array([[1, 1], [2, 0]]),
+    ],
+    ids=["mixed", "nullable", "decimals", "masked"],
+)
+def test_numbers_of_any_type_are_an_array(held: Any) -> None:
+    taken = rows.array_of(held).array
+    assert taken.dtype.kind in "if"
+    assert taken.tolist() == [[1, 1], [2, 0]]
+
+
+def test_what_is_masked_or_too_large_is_no_number() -> None:
+    taken = rows.array_of(np.ma.masked_array([[1.0, 2.0]], [[False, True]])).array
+    assert cells(taken[0]) == [1, None]
+    assert rows.array_of([[10**400, 1]]).array.tolist() == [[float("inf"), 1]]
+    assert rows.array_of(np.empty((0, 2), object)).array.shape == (0, 2)
 
 
 def test_what_numpy_takes_is_an_array() -> None:

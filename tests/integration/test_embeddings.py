@@ -123,7 +123,7 @@ def test_decode_takes_what_embed_gave(client: Client, encoding: Encoding) -> Non
 )
 def test_what_has_lost_its_rows_is_not_decoded(client: Client, options: dict[str, Any]) -> None:
     embeddings = client.embed("line", rows(2), version=1, **options)
-    with pytest.raises(HourglassError, match="Decode takes FLOAT32, FLOAT16 and INT8") as refused:
+    with pytest.raises(HourglassError, match=r"(bits are left|lost their lengths).*: Decode takes") as refused:
         client.decode("line", embeddings, version=1)
     field = "embedding.data_type" if options.get("encoding") == "binary" else "normalized"
     assert (refused.value.code, refused.value.reason, refused.value.field) == (PRECONDITION, "NOT_INVERTIBLE", field)

@@ -59,6 +59,8 @@ def test_a_version_made_without_int8_gets_it_and_one_that_has_it_keeps_it(tmp_pa
     assert second.plain.scale == pytest.approx(Quantizations.of(embeddings).plain.scale, rel=1e-5)
     # Vectors of one space are in one index, whichever version made them.
     assert third == second
+    assert calibrate(exported / "m" / "1", "--data", write(tmp_path / "new.csv", x * 3)) == 0
+    assert layout.read(exported, "m", 4, ()).manifest.quantization == second
 
 
 def test_the_graphs_stay_byte_for_byte_and_the_threshold_is_of_the_new_rows(
