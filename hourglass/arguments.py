@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from hourglass.contract.quantization import DTYPES
+
 
 class UsageError(Exception):
     """The command line is wrong."""
@@ -67,10 +69,17 @@ def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.Argume
         command = parsers.add_parser(name, parents=[rows, model, connection], help=purpose)
         if name == "score":
             _add_score_options(command)
+        if name == "embed":
+            _add_index_options(command)
         if name == "denoise":
             command.add_argument(
                 "--only-missing", action="store_true", help="keep the file's own values, and fill in the missing ones"
             )
+    _add_search_options(
+        parsers.add_parser(
+            "search", parents=[connection], help="the nearest neighbours of rows in an index of `embed --to`"
+        )
+    )
     generate = parsers.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
     generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
     generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
@@ -88,6 +97,37 @@ def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.Argume
     for name, run in commands.items():
         parsers.choices[name].set_defaults(command=run)
     return whole
+
+
+def _add_index_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--normalize", action="store_true", help="to length 1: distances then rank as angles do")
+    index = command.add_argument_group("into an index")
+    index.add_argument(
+        "--to",
+        metavar="URI",
+        help="lancedb://PATH, postgresql://…, qdrant://HOST, each with #NAME (default #embeddings): adds the rows that "
+        "are not there, replaces those that changed",
+    )
+    index.add_argument("--payload", metavar="A,B", type=_names, default=(), help="columns to find with the embeddings")
+    index.add_argument(
+        "--encoding",
+        choices=tuple(DTYPES),
+        default="float32",
+        help="what is kept of each number: 4, 2, 1 bytes, or a bit (default float32)",
+    )
+
+
+def _add_search_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "rows", metavar="FILE|ROW", help="a file as of embed, or a row: '{\"flow\": 1.5, …}', '[1.5, …]'"
+    )
+    command.add_argument("--in", metavar="URI", dest="at", required=True, help="the index, as of embed --to")
+    command.add_argument(
+        "-k", metavar="K", type=_count, default=10, help="how many neighbours of each row (default 10)"
+    )
+    command.add_argument("--model", metavar="NAME", help="default: the one that made the index")
+    command.add_argument("--version", metavar="V", type=_count, help="default: the newest")
+    command.add_argument("--out", metavar="FILE", type=Path, help="write .parquet or .csv: row, rank, id, distance, …")
 
 
 def _add_score_options(command: argparse.ArgumentParser) -> None:
@@ -123,6 +163,10 @@ def _add_score_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write each feature's part in the score, instead of the score, to an .npy of the rows' shape",
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _count(text: str) -> int:

@@ -1,15 +1,13 @@
-"""hourglass models | embed | denoise | score | generate | drift: files in, files out, through a server."""
+"""hourglass models | embed | search | denoise | score | generate | drift: files in, files out, through a server."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +17,9 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hourglass import drift
+from hourglass import drift, indices, terminal
 from hourglass.arguments import UsageError, parser
 from hourglass.batches import Taken, ask, take
 from hourglass.client import Client
@@ -35,8 +31,8 @@ from hourglass.messages import ModelInfo
 from hourglass.outputs import DenoiseOutput, EmbedOutput, FillOutput, GenerateOutput, Output, ScoreOutput
 from hourglass.selection import Selection, select
 from hourglass.series import PerWindow, RowDenoiseOutput, RowScoreOutput, Series
+from hourglass.stores import StoreError, StoreUnavailable
 
-_WIDTH = 100
 _SUFFIXES = (".parquet", ".npy", ".csv")
 _INPUT_IS_WRONG = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,6 +51,8 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(error, 2)
     except HourglassError as error:
         return _complain(error, 2 if error.code in _INPUT_IS_WRONG else 1)
+    except StoreError as error:
+        return _complain(error, 1 if isinstance(error, StoreUnavailable) else 2)
     except OSError as error:
         return _complain(error, 1)
     except KeyboardInterrupt as stop:
@@ -74,12 +72,6 @@ def _client(args: argparse.Namespace) -> Client:
         raise UsageError(error) from None
 
 
-def _console(stderr: bool = False) -> Console:
-    # Neither markup nor highlighting: what is shown comes from files and servers.
-    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
-
-
 def _models(client: Client, _: argparse.Namespace) -> None:
     table = Table()
     for header in ("model", "version", "variant", "row", "embedding", "space id", "device", "created"):
@@ -96,10 +88,19 @@ def _models(client: Client, _: argparse.Namespace) -> None:
             info.device,
             info.created[:10],
         )
-    console = _console()
-    if console.width < _WIDTH:
+    console = terminal.console()
+    if console.width < terminal.WIDTH:
         table.columns = table.columns[:6]  # device and day give way to names, which are never cut
     console.print(table if models else "no model is loaded")
+
+
+def _embed(client: Client, args: argparse.Namespace) -> None:
+    if args.to is not None:
+        indices.embed(client, args)
+        return
+    if args.payload or args.encoding != "float32":
+        raise UsageError("--payload and --encoding are of an index: add --to URI")
+    _rows(client, args)
 
 
 def _rows(client: Client, args: argparse.Namespace) -> None:
@@ -194,14 +195,14 @@ def _drift(client: Client, args: argparse.Namespace) -> int:
     known = client.drift(model.model.name, model.model.version)
     if file is not None:
         rows = _rows_of(file, model, args.id, client.rows_per_message(model.model.name, model.model.version))
-        with _progress(lambda rows: file.read_share) as advance:
+        with terminal.progress(lambda rows: file.read_share) as advance:
             now = drift.of_rows(client, known, rows, advance)
     elif known.now is None:
         raise UsageError("this server does not look at its traffic (its --drift-window-rows is 0): give a FILE")
     else:
         now = known.now
     whose = "of the rows that came to the server last" if file is None else "rows of the file"
-    drift.show(_console(), model, known.sketch, now, whose)
+    drift.show(terminal.console(), model, known.sketch, now, whose)
     return int(args.fail and bool(now))
 
 
@@ -226,7 +227,7 @@ def _deliver(
     first_bad: FileError | None = None
     with ExitStack() as stack:
         write = _writer(stack, output, schema, args)
-        advance = stack.enter_context(_progress(share))
+        advance = stack.enter_context(terminal.progress(share))
         for answer, taken in answers:
             write(answer, taken)
             if answer is not None:
@@ -238,7 +239,7 @@ def _deliver(
             count = len(output.numbers(answer, None)) if taken is None else len(taken.rows)
             rows += count
             advance(count)
-    console = _console()
+    console = terminal.console()
     output.show(console, rows=args.out is None)
     if first_bad is not None:
         console.print(f"{bad:,} of {rows:,} rows could not be used and are left empty; the first: {first_bad}")
@@ -292,7 +293,7 @@ def _output(args: argparse.Namespace, model: ModelInfo, selection: Selection | N
             feature_errors=args.feature_errors,
         )
     if args.name == "embed":
-        return EmbedOutput(model)
+        return EmbedOutput(model, args.normalize)
     columns = model.schema if selection is None else selection.columns
     if args.only_missing and not (model.takes_missing and columns):
         raise UsageError(f"--only-missing: the model {model.model.name!r} takes no missing cells of columns")
@@ -348,27 +349,11 @@ def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(signal_number)
 
 
-@contextmanager
-def _progress(share: Callable[[int], float]) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr: share that is done, rows, rows/s, time left; nothing where nobody watches. Takes new rows."""
-    console = _console(stderr=True)
-    speed = TextColumn("{task.fields[rows]:,} rows  {task.fields[speed]:,.0f} rows/s")
-    columns = (BarColumn(), TaskProgressColumn(), speed, TimeRemainingColumn())
-    start, done = time.monotonic(), 0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0, rows=0, speed=0.0)
-
-        def advance(rows: int) -> None:
-            nonlocal done
-            done += rows
-            bar.update(task, completed=share(done), rows=done, speed=done / max(time.monotonic() - start, 1e-9))
-
-        yield advance
-
-
 _COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int | None]] = {
     "models": _models,
-    **dict.fromkeys(("embed", "denoise", "score"), _rows),
+    "embed": _embed,
+    **dict.fromkeys(("denoise", "score"), _rows),
+    "search": indices.search,
     "generate": _generate,
     "drift": _drift,
 }

@@ -319,12 +319,13 @@ class _ValuesOutput(Output[A]):
 class EmbedOutput(_ValuesOutput[Embeddings]):
     """embedding_0, embedding_1, …"""
 
-    def __init__(self, model: ModelInfo) -> None:
+    def __init__(self, model: ModelInfo, normalize: bool) -> None:
         size = model.embedding_size
         super().__init__(model, (size,), [pa.field(f"embedding_{i}", pa.float32()) for i in range(size)])
+        self._normalize = normalize
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Embeddings]:
-        return client.embed_batches(self._model.name, batches, version=self._model.version)
+        return client.embed_batches(self._model.name, batches, version=self._model.version, normalize=self._normalize)
 
 
 class _RowsOutput(_ValuesOutput[A]):

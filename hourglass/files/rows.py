@@ -113,15 +113,15 @@ class Batch(ABC):
         """The error for a cell, its row counted in the batch: where it stands in the file, and why it will not do."""
         place = f"position {where}" if self._names() is None else f"column {where!r}"
         remedy = "fill it in" if is_missing(self.cell(row, where)) else "correct it"
-        return FileError(f"{self.path}, {self._row(row)}, {place}: {why}: {remedy} or remove the row")
+        return FileError(f"{self.path}, {self.place(row)}, {place}: {why}: {remedy} or remove the row")
 
     @abstractmethod
     def _names(self) -> Sequence[str] | None:
         """Of the last dimension; None for images and arrays of rank >= 3."""
 
     @abstractmethod
-    def _row(self, row: int) -> str:
-        """What people look for in the file: 'line 7'."""
+    def place(self, row: int) -> str:
+        """What people look for in the file: 'line 7'. row: counted in the batch; those before it are negative."""
 
 
 @dataclass
@@ -184,7 +184,7 @@ class ArrayBatch(Batch):
     def _names(self) -> tuple[str, ...] | None:
         return self.columns
 
-    def _row(self, row: int) -> str:
+    def place(self, row: int) -> str:
         return f"row {self.first_row + row} (the first is 0)"
 
     def _index(self, name: str) -> int:
@@ -228,5 +228,5 @@ class TableBatch(Batch):
         names: list[str] = self.table.column_names
         return names
 
-    def _row(self, row: int) -> str:
+    def place(self, row: int) -> str:
         return self.locate(self.first_row + row)

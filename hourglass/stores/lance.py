@@ -1,0 +1,112 @@
+"""LanceDB: a folder on disk, without a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+
+from hourglass.stores.errors import StoreError, StoreUnavailable
+from hourglass.stores.record import DIGEST, EMBEDDING, ID, Record, read
+
+_MOST_FRAGMENTS = 64
+_METADATA = b"hourglass"  # of the table's schema
+
+
+class LanceStore:
+    """A table."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self._path, self._name = Path(uri.removeprefix("lancedb://")), name
+        self.index = f"lancedb://{self._path}#{name}"
+        self._database: Any = None
+        self._table: Any = None
+
+    def record(self) -> Record | None:
+        if self._name not in self.names():
+            return None
+        with self._said():
+            self._table = self._connected().open_table(self._name)
+            metadata = self._table.schema.metadata or {}
+        self._record = read(metadata.get(_METADATA, b"").decode(), self.index)
+        return self._record
+
+    def names(self) -> list[str]:
+        if not self._path.is_dir():
+            return []  # to connect would make it
+        found: list[str] = []
+        with self._said():
+            page = None
+            while page is None or page.page_token:
+                page = self._connected().list_tables(page_token=page and page.page_token)
+                found += page.tables
+        return found
+
+    def create(self, record: Record) -> None:
+        with self._said():
+            schema = record.schema.with_metadata({_METADATA: record.model_dump_json()})
+            self._table = self._connected().create_table(self._name, schema=schema)
+        self._record = record
+
+    def digests(self, ids: pa.Array) -> dict[int | str, bytes]:
+        listed = ",".join(map(_literal, ids.to_pylist()))
+        with self._said():
+            there = self._table.search().where(f"{ID} IN ({listed})").select([ID, DIGEST]).limit(None).to_arrow()
+        return dict(zip(there[ID].to_pylist(), there[DIGEST].to_pylist(), strict=True))
+
+    def write(self, rows: pa.Table, *, new: bool) -> None:
+        with self._said():
+            if new:
+                self._table.add(rows)
+            else:
+                self._table.merge_insert(ID).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+    def finish(self) -> None:
+        with self._said():
+            if self._table.stats()["fragment_stats"]["num_small_fragments"] > _MOST_FRAGMENTS:
+                self._table.optimize()  # what was written in many pieces becomes few
+
+    def nearest(self, queries: np.ndarray, k: int) -> pa.Table:
+        binary = self._record.encoding == "binary"
+        columns = [field.name for field in self._record.fields]
+        with self._said():
+            search = self._table.search(list(queries), vector_column_name=EMBEDDING)
+            search = search.distance_type("hamming" if binary else "l2").bypass_vector_index()
+            # Of one query there is no query_index.
+            found = search.select([*columns, "_distance"]).limit(k).to_arrow()
+        query = found["query_index"] if "query_index" in found.column_names else pa.repeat(0, len(found))
+        distance = found["_distance"].to_numpy().astype(np.float64)
+        table = pa.table(
+            [query, pa.array(distance if binary else np.sqrt(distance)), *(found[name] for name in columns)],
+            schema=pa.schema([("query", pa.int64()), ("distance", pa.float64()), *self._record.fields]),
+        )
+        return table.sort_by([("query", "ascending"), ("distance", "ascending")])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _connected(self) -> Any:
+        if self._database is None:
+            self._database = lancedb.connect(self._path)
+        return self._database
+
+    @contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            kind = StoreError if isinstance(error, ValueError) else StoreUnavailable
+            reason = re.sub(r",? \S+\.rs:\d+.*", "", str(error).partition("\n")[0])  # where in Lance's source
+            raise kind(f"{self.index}: {reason}") from error
+
+
+def _literal(value: int | str) -> str:
+    if isinstance(value, str):
+        return "'{}'".format(value.replace("'", "''"))
+    return f"{value + 1} - 1" if value == -(2**63) else f"{value}"  # it is read without its sign first

@@ -1,0 +1,382 @@
+"""`hourglass embed --to` and `hourglass search`, with real servers and real stores."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from hourglass import Client
+from hourglass.cli import run
+from hourglass.contract.manifest import AsideColumns
+from hourglass.contract.quantization import Encoding
+from hourglass.files import FileError
+from hourglass.indexing import index
+from hourglass.searching import Index
+from hourglass.stores import open_store
+from tests import artefacts
+from tests.processes import Serve
+
+WIDTH, SIZE, ROWS = 12, 10, 60
+COLUMNS = tuple("abcdefghijkl")
+LINE = artefacts.Linear.random(width=WIDTH, embedding_size=SIZE, seed=1)
+RETRAINED = artefacts.Linear.random(width=WIDTH, embedding_size=SIZE, seed=2)
+X = np.random.default_rng(0).standard_normal((ROWS, WIDTH)).astype(np.float32)
+PLACE = Callable[[], str]
+CAPTURE = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    exported = tmp_path_factory.mktemp("exported")
+    named: dict[str, Any] = {"columns": COLUMNS, "aside": AsideColumns(id="serial")}
+    artefacts.publish(exported, "line", LINE, **named)
+    for model in (LINE, RETRAINED):
+        artefacts.publish(exported, "retrained", model, **named)
+    artefacts.publish(exported, "renewed", RETRAINED, **named)
+    artefacts.publish(exported, "before", LINE, columns=COLUMNS, quantized=False)
+    server = Serve(exported).wait_ready()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def client(server: Serve) -> Iterator[Client]:
+    with Client(server.address) as client:
+        yield client
+
+
+def table(x: np.ndarray = X, **columns: Any) -> pa.Table:
+    found: dict[str, Any] = {
+        "serial": [f"P-{i:03d}" for i in range(len(x))],
+        "site": ["north", "south"] * (len(x) // 2),
+    }
+    return pa.table({**found, "age": np.arange(len(x)), **dict(zip(COLUMNS, x.T, strict=True)), **columns})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "pumps.parquet"
+    pq.write_table(table(), path)
+    return path
+
+
+@pytest.fixture
+def hourglass(server: Serve, capsys: CAPTURE) -> Callable[..., str]:
+    """Runs the program; what it says. fails: the exit code that it should end with, and then its one line."""
+
+    def program(*arguments: object, fails: int = 0) -> str:
+        code = run([*map(str, arguments), "--server", server.address])
+        out, err = capsys.readouterr()
+        assert code == fails, err
+        if not fails:
+            return out
+        assert (out, err.count("\n")) == ("", 1)
+        return err.removeprefix("hourglass: error: ").rstrip("\n")
+
+    return program
+
+
+PROGRAM = Callable[..., str]
+
+
+def contents(to: str, k: int = 1000) -> dict[Any, dict[str, Any]]:
+    """All of an index: payload by id."""
+    store = open_store(to)
+    record = store.record()
+    assert record is not None
+    found = store.nearest(
+        np.zeros((1, record.width), record.schema.field("embedding").type.value_type.to_pandas_dtype()), k
+    )
+    store.close()
+    rows = found.drop_columns(["query", "distance"]).to_pylist()
+    assert len({row["id"] for row in rows}) == len(rows)
+    return {row.pop("id"): row for row in rows}
+
+
+def exactly(client: Client, model: str, encoding: Encoding, normalize: bool) -> np.ndarray:
+    """[n, n]: the distances of all rows from each other, by numpy."""
+    answer = client.embed(model, X, encoding=encoding, normalize=normalize)
+    values = np.unpackbits(answer.values, axis=1, count=SIZE) if encoding == "binary" else answer.floats()
+    apart = values.astype(np.float64)[:, None] - values.astype(np.float64)[None]
+    distances: np.ndarray = np.abs(apart).sum(axis=2) if encoding == "binary" else np.linalg.norm(apart, axis=2)
+    return distances
+
+
+@pytest.mark.parametrize(
+    ("encoding", "normalize"),
+    [("float32", False), ("float32", True), ("float16", False), ("int8", True), ("int8", False), ("binary", False)],
+)
+def test_neighbours_are_those_of_the_embeddings(
+    client: Client, to: str, file: Path, hourglass: PROGRAM, encoding: Encoding, normalize: bool, tmp_path: Path
+) -> None:
+    flags = ("--encoding", encoding, *(["--normalize"] if normalize else []), "--payload", "site, age")
+    said = hourglass("embed", file, "--model", "line", "--to", to, *flags)
+    assert "of 60 rows 60 are new, 0 replaced, 0 were there" in said
+    out = tmp_path / "found.parquet"
+    hourglass("search", file, "--in", to, "-k", 4, "--out", out)
+    found, expected = pq.read_table(out), exactly(client, "line", encoding, normalize)
+    assert found.column_names == ["row", "rank", "id", "distance", "site", "age"]
+    assert found["row"].to_pylist() == np.repeat(np.arange(ROWS), 4).tolist()
+    assert found["rank"].to_pylist() == [1, 2, 3, 4] * ROWS
+    distance, nearest = found["distance"].to_numpy().reshape(ROWS, 4), found["age"].to_numpy().reshape(ROWS, 4)
+    np.testing.assert_allclose(distance, np.sort(expected, axis=1)[:, :4], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(np.take_along_axis(expected, nearest, axis=1), distance, rtol=1e-4, atol=1e-3)
+    assert found["id"].to_pylist() == [f"P-{i:03d}" for i in nearest.ravel()]
+    assert found["site"].to_pylist() == [("north", "south")[i % 2] for i in nearest.ravel()]
+
+
+def test_again_changes_nothing_and_embeds_nothing(server: Serve, to: str, file: Path, hourglass: PROGRAM) -> None:
+    command = ("embed", file, "--model", "line", "--to", to, "--payload", "site")
+    hourglass(*command)
+    before = server.metric("hourglass_rows_total", model="line", graph="encoder")
+    assert "0 are new, 0 replaced, 60 were there" in hourglass(*command)
+    assert server.metric("hourglass_rows_total", model="line", graph="encoder") == before
+
+
+def test_rows_that_changed_are_replaced(to: str, file: Path, hourglass: PROGRAM) -> None:
+    command = ("embed", file, "--model", "line", "--to", to, "--payload", "age")
+    hourglass(*command)
+    changed, age = X.copy(), np.arange(ROWS)
+    changed[3], age[5] = 7, -1  # a number of a row, and a payload
+    pq.write_table(table(changed, age=age), file)
+    assert "0 are new, 2 replaced, 58 were there" in hourglass(*command)
+    there = contents(to)
+    assert (len(there), there["P-005"]["age"], there["P-003"]["age"]) == (ROWS, -1, 3)
+    found = hourglass("search", json.dumps(dict(zip(COLUMNS, changed[3].tolist(), strict=True))), "--in", to, "-k", 1)
+    assert re.search(r"1 +│ P-003 +│ +0 +│ +3", found)
+
+
+def test_more_rows_are_added(to: str, file: Path, hourglass: PROGRAM) -> None:
+    pq.write_table(table()[:40], file)
+    hourglass("embed", file, "--model", "line", "--to", to)
+    pq.write_table(table()[20:], file)
+    assert "20 are new, 0 replaced, 20 were there" in hourglass("embed", file, "--model", "line", "--to", to)
+    assert set(contents(to)) == {f"P-{i:03d}" for i in range(ROWS)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--encoding", "float16"), "holds embeddings encoded as float32, not encoded as float16"),
+        (("--normalize",), "holds embeddings as they are, not normalised, not normalised"),
+        (
+            ("--payload", "site"),
+            r"holds embeddings with the columns age \(int64\), not with the columns site \(string\)",
+        ),
+        (("--id", "age"), "holds embeddings under ids of string, not under ids of int64"),
+        (("--model", "renewed"), r"of the embedding space \w{16} \(model 'line'\), not of the embedding space \w{16} "),
+    ],
+)
+def test_an_index_of_something_else_is_refused(
+    to: str, file: Path, hourglass: PROGRAM, flags: tuple[str, ...], why: str
+) -> None:
+    command = ("embed", file, "--model", "line", "--to", to, "--payload", "age")
+    hourglass(*command)
+    assert re.search(f"{why}.*: name another index behind '#' of --to", hourglass(*command, *flags, fails=2))
+    assert "60 were there" in hourglass(*command)
+
+
+def test_a_retrained_model_is_refused(to: str, file: Path, hourglass: PROGRAM) -> None:
+    command = ("embed", file, "--model", "retrained", "--to", to)
+    hourglass(*command, "--version", 1)
+    assert "not of the embedding space" in hourglass(*command, fails=2)
+    search = ("search", json.dumps(X[0].tolist()), "--in", to)
+    refused = hourglass(*search, fails=2)
+    spaces = r"space (\w{16}) \(model 'retrained'\), and version 2 of 'retrained' makes those of (?!\1)\w{16}: "
+    assert re.search(spaces + "make another index with `hourglass embed`, or search with .*", refused)
+    assert "--model retrained --version 1" in refused
+    assert "version 1 of 'renewed'" in hourglass(*search, "--model", "renewed", fails=2)
+    for fits in (("--version", 1), ("--model", "line")):
+        assert re.search(r"1 +│ P-000 +│ +0 ", hourglass(*search, *fits))
+    other = f"{to}-new"
+    hourglass("embed", file, "--model", "retrained", "--to", other)
+    assert re.search(r"1 +│ P-000 +│ +0 ", hourglass("search", json.dumps(X[0].tolist()), "--in", other))
+
+
+def test_bad_rows_are_left_out_and_counted(to: str, file: Path, hourglass: PROGRAM) -> None:
+    damaged = X.copy()
+    damaged[[2, 7], 4] = np.nan
+    pq.write_table(table(damaged, serial=[None if i == 7 else f"P-{i:03d}" for i in range(ROWS)]), file)
+    command = ("embed", file, "--model", "line", "--to", to)
+    assert "row 2 (the first is 0), column 'e'" in hourglass(*command, fails=2)
+    said = hourglass(*command, "--bad-rows", "null")
+    assert "of 60 rows 58 are new" in said
+    assert re.search(r"2 of 60 rows could not be used and are left out; the first: .*row 2", said)
+    assert set(contents(to)) == {f"P-{i:03d}" for i in range(ROWS)} - {"P-002", "P-007"}
+
+
+def test_an_index_that_is_not_there(place: PLACE, file: Path, hourglass: PROGRAM) -> None:
+    there = place()
+    hourglass("embed", file, "--model", "line", "--to", there)
+    name = there.rpartition("#")[2]
+    missing = hourglass("search", "[1]", "--in", place(), fails=2)
+    assert re.search(rf"is not there; what is there: .*\b{name}\b", missing)
+
+
+def test_versions_without_calibrated_numbers(to: str, file: Path, hourglass: PROGRAM) -> None:
+    said = hourglass("embed", file, "--model", "before", "--to", to, "--encoding", "int8", "--id", "serial", fails=2)
+    assert "was made without INT8 and BINARY embeddings" in said
+
+
+# From here on what needs no store of its own kind: in LanceDB.
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> str:
+    return str(tmp_path / "vectors")
+
+
+@pytest.mark.parametrize(
+    ("columns", "flags", "why"),
+    [
+        (
+            {"serial": ["x", "y", "x"]},
+            (),
+            "row 2 (the first is 0), column 'serial': the id 'x' is that of row 0 (the fir",
+        ),
+        ({"serial": ["x", None, "z"]}, (), "row 1 (the first is 0), column 'serial': the id is missing"),
+        ({"serial": ["x", " ", "z"]}, (), "row 1 (the first is 0), column 'serial': the id is missing"),
+        ({"key": [2, 1, 2]}, ("--id", "key"), "column 'key': the id 2 is that of row 0"),
+        ({"key": [2, 1, None]}, ("--id", "key"), "row 2 (the first is 0), column 'key': the id is missing"),
+        ({"key": [0.5, 1.0, 2.0]}, ("--id", "key"), "column 'key' holds double: an id is a whole number or a text"),
+        ({}, ("--id", "ky"), "no column 'ky'"),
+        ({}, ("--payload", "sight"), "no column 'sight': did you mean 'site'?"),
+        (
+            {"list": [[1], [2], [3]]},
+            ("--payload", "list"),
+            "column 'list' holds list<element: int64>: an index holds num",
+        ),
+        ({"rank": [1, 2, 3]}, ("--payload", "rank"), "columns named like 'rank' itself: rename it in the file"),
+        ({"big": pa.array([1, 2, 2**63], pa.uint64())}, ("--payload", "big"), "column 'big' cannot be kept as int64: "),
+    ],
+)
+def test_columns_that_will_not_do(
+    vectors: str, file: Path, hourglass: PROGRAM, columns: dict[str, Any], flags: tuple[str, ...], why: str
+) -> None:
+    small = table(X[:4], **{"site": ["n"] * 4}).slice(0, 3).to_pydict()
+    pq.write_table(pa.table({**small, **columns}), file)
+    said = hourglass("embed", file, "--model", "line", "--to", vectors, *flags, fails=2)
+    assert said.startswith(str(file))
+    assert why in said
+    assert not Path(vectors).exists()
+
+
+def test_an_id_that_comes_again_far_behind_names_both_lines(
+    client: Client, vectors: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "rows_per_message", lambda *_: 7)
+    serials = [f"P-{i:03d}" for i in range(ROWS)]
+    serials[50] = serials[31]
+    pyarrow.csv.write_csv(table(serial=serials), tmp_path / "pumps.csv")
+    with pytest.raises(FileError, match=r"line 52, column 'serial': the id 'P-031' is that of line 33 as well"):
+        index(client, tmp_path / "pumps.csv", vectors, "line")
+
+
+def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
+    client: Client, vectors: str, tmp_path: Path, hourglass: PROGRAM
+) -> None:
+    days = pa.array([f"2026-01-{i % 28 + 1:02d}" for i in range(ROWS)]).cast(pa.date32())
+    times = days.cast(pa.timestamp("ns", tz="Europe/Berlin"))
+    more = {
+        "day": days,
+        "time": times,
+        "ok": [True, False] * (ROWS // 2),
+        "share": X[:, 0].copy(),
+        "hole": [None] * ROWS,
+    }
+    more["share"][4] = np.nan
+    pq.write_table(table(**more).drop_columns(["serial"]), tmp_path / "in.parquet")
+    done = index(client, tmp_path / "in.parquet", vectors, "line", payload=[*more, "site", "a"])
+    assert (done.new, done.rows) == (ROWS, ROWS)
+    with Index(client, vectors) as there:
+        found = there.nearest(X[4:5], 1)
+    assert [str(field.type) for field in found.schema][2:] == [
+        *("int64", "double", "date32[day]", "timestamp[us, tz=UTC]", "bool", "double", "string", "string", "double")
+    ]
+    (row,) = found.to_pylist()
+    assert (row["id"], row["day"].isoformat(), row["ok"], row["share"], row["hole"]) == (
+        4,
+        "2026-01-05",
+        True,
+        None,
+        None,
+    )
+    assert row["a"] == X[4, 0]
+
+
+@pytest.mark.parametrize("kind", [".npz", ".csv"])
+def test_other_files(client: Client, vectors: str, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"in{kind}"
+    if kind == ".npz":
+        np.savez(path, X=X, y=np.arange(ROWS) % 7)
+        index(client, path, vectors, "before", payload=["y"])
+        expected = {i: {"y": i % 7} for i in range(ROWS)}
+    else:
+        pyarrow.csv.write_csv(table(), path)
+        index(client, path, vectors, "line", payload=["age"])
+        expected = {f"P-{i:03d}": {"age": f"{i}"} for i in range(ROWS)}  # a CSV says nothing of types
+    assert contents(vectors) == expected
+
+
+def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path, hourglass: PROGRAM) -> None:
+    long = {f"column_{i}": ["long " * 20] * ROWS for i in range(7)}
+    pq.write_table(table(**long), file)
+    hourglass("embed", file, "--model", "line", "--to", vectors, "--payload", ",".join(long))
+    shown = hourglass("search", file, "--in", vectors, "-k", 2)
+    assert re.findall(r"row (\d+) \(the first is 0\)", shown) == ["0", "1", "2"]
+    assert "and 57 more rows and 5 more columns: --out FILE writes all" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    pq.write_table(table()[:2], file)
+    shown = hourglass("search", file, "--in", vectors, "-k", 2)
+    assert re.findall(r"row (\d+) ", shown) == ["0", "1"]
+    assert "more rows" not in shown
+    one = hourglass("search", json.dumps(X[9].tolist()), "--in", vectors, "-k", 2)
+    assert "row 0" not in one
+    assert re.search(r"rank +┃ id +┃ distance", one)
+    assert re.search(r"1 +│ P-009 +│ +0 ", one)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("[1, 2",), "the row is no JSON"),
+        (('[1, "x"]',), "the row will not do: could not convert string to float"),
+        (("[1, 2]",), "12"),
+        (('{"a": 1}',), "no column 'b'"),
+        (("missing.csv",), "missing.csv: no such file"),
+        (("[1]", "-k", "0"), "-k 0: at least one neighbour"),
+        (("[1]", "--out", "x.npy"), "--out x.npy: its name must end in .parquet or .csv"),
+    ],
+)
+def test_what_cannot_be_searched(
+    vectors: str, file: Path, hourglass: PROGRAM, flags: tuple[str, ...], why: str
+) -> None:
+    hourglass("embed", file, "--model", "line", "--to", vectors)
+    assert why in hourglass("search", *flags, "--in", vectors, fails=2)
+
+
+def test_flags_of_an_index_need_one(file: Path, hourglass: PROGRAM) -> None:
+    command = ("embed", file, "--model", "line")
+    assert "are of an index: add --to URI" in hourglass(*command, "--payload", "site", fails=2)
+    assert "are of an index: add --to URI" in hourglass(*command, "--encoding", "int8", fails=2)
+    assert "--out and --to" in hourglass(*command, "--out", "x.npy", "--to", "y", fails=2)
+
+
+def test_numbers_in_a_file_can_be_normalised(client: Client, file: Path, hourglass: PROGRAM, tmp_path: Path) -> None:
+    hourglass("embed", file, "--model", "line", "--out", tmp_path / "out.npy", "--normalize")
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), client.embed("line", X, normalize=True).values)
+
+
+def test_a_store_that_is_not_reached(file: Path, hourglass: PROGRAM) -> None:
+    said = hourglass("embed", file, "--model", "line", "--to", "postgresql://u:secret@127.0.0.1:9/db", fails=1)
+    assert said.startswith("postgresql://u@127.0.0.1:9/db#embeddings: ")
+    assert "secret" not in said
