@@ -10,7 +10,7 @@ import numpy as np
 
 from hourglass.contract.quantization import normalized
 from hourglass.files import open_rows
-from training.neighbours import nearest, precision
+from training.neighbours import alike, nearest
 
 NEIGHBOURS = 10
 TRAIN, TEST = (f"{part}-images-idx3-ubyte.gz" for part in ("train", "t10k"))
@@ -38,11 +38,10 @@ class Images:
 def precisions(index: np.ndarray, queries: np.ndarray, indexed: Images, asked: Images) -> Mapping[str, float]:
     """Label precision of the neighbours, as they are (Euclidean) and of length 1 (by angle). index, queries: float32
     [n, numbers] and [m, numbers], of the images."""
+    sides = {"plain": (index, queries), "normalised": (normalized(index), normalized(queries))}
     return {
-        "plain": precision(nearest(index, queries, NEIGHBOURS), indexed.labels, asked.labels),
-        "normalised": precision(
-            nearest(normalized(index), normalized(queries), NEIGHBOURS), indexed.labels, asked.labels
-        ),
+        how: float(alike(nearest(*both, NEIGHBOURS), indexed.labels, asked.labels).mean())
+        for how, both in sides.items()
     }
 
 

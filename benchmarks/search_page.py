@@ -103,10 +103,11 @@ def _recalls(measured: Measured) -> Table:
 
 
 def _rates(measured: Measured) -> Table:
+    turns = len(measured.rates["alone"])
     note = (
         "\n`hourglass embed train-images-idx3-ubyte.gz --payload label --to lancedb://…`, from the start of the "
         "program to its end, into a new index; beside it `Client.embed` of the same rows in memory. Both take turns, "
-        f"client and server on one machine; the ratio is that of the medians of {len(measured.rates['alone'])} turns. FLOAT32."
+        f"{turns} each, client and server on one machine; the ratio is that of the medians. FLOAT32."
     )
     what = {"alone": "Embed RPC alone", "indexed": "file to LanceDB"}
     rows = [

@@ -132,7 +132,7 @@ def draw(path: Path, images: Set, ids: np.ndarray, labels: np.ndarray, distances
             colour = _RIGHT if labels[row, place] == images.labels[row] else _WRONG
             text = f"{images.names[int(labels[row, place])]}\n{distances[row, place]:.2f}"
             tile(left + place * wide, top, images.shown[ids[row, place]], colour, text)
-    picture.save(path, optimize=True)
+    picture.quantize(64).save(path, optimize=True)  # greys, and three colours
 
 
 if __name__ == "__main__":

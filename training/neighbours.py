@@ -74,9 +74,10 @@ def recall(found: np.ndarray, exact: np.ndarray, index: np.ndarray, queries: np.
     return float((squared_distances(found, index, queries) <= furthest * _TIED).mean())
 
 
-def precision(found: np.ndarray, index_labels: np.ndarray, query_labels: np.ndarray) -> float:
-    """Share of the rows found that have the query's label. found: int64 [queries, k]."""
-    return float((index_labels[found] == query_labels[:, None]).mean())
+def alike(found: np.ndarray, index_labels: np.ndarray, query_labels: np.ndarray) -> np.ndarray:
+    """Share of each query's rows found that have its label: float64 [queries]. found: int64 [queries, k]."""
+    shares: np.ndarray = (index_labels[found] == query_labels[:, None]).mean(axis=1)
+    return shares
 
 
 def _floats(values: np.ndarray) -> Tensor:

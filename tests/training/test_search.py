@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn.datasets import load_digits
 
 from hourglass.contract import layout
@@ -20,7 +22,11 @@ from hourglass.contract.manifest import ENCODER
 from training import neighbours
 from training.__main__ import main
 from training.evaluation import search
-from training.neighbours import nearest, precision, recall, reranked
+from training.evaluation.published import Published, open_model
+from training.evaluation.rows import read
+from training.evaluation.subject import Subject
+from training.neighbours import alike, nearest, recall, reranked
+from training.progress import Progress
 
 DIGITS = load_digits()
 
@@ -67,8 +73,8 @@ def test_of_rows_that_are_alike_any_counts_as_found():
     assert recall(np.array([[3, 1]]), np.array([[0, 1]]), index, queries) == 0.5
 
 
-def test_precision_is_the_share_with_the_querys_label():
-    assert precision(np.array([[0, 1], [2, 0]]), np.array([7, 8, 8]), np.array([7, 8])) == 0.5
+def test_the_share_that_is_alike_is_each_querys_own():
+    assert alike(np.array([[0, 1], [2, 1]]), np.array([7, 8, 8]), np.array([7, 8])).tolist() == [0.5, 1]
 
 
 def measured(folder: Path, tmp_path: Path, *arguments: str) -> dict[str, Any]:
@@ -135,6 +141,21 @@ def test_an_evaluation_finds_what_brute_force_finds(
     assert "323 rows are indexed, 36 others ask for their nearest 10" in printed.out
     assert max(map(len, printed.out.splitlines())) <= 100
     assert "measuring search" in printed.err
+
+
+@pytest.mark.parametrize("certain", [2, 1e9])
+def test_embeddings_that_find_less_than_rows_are_said_to_where_chance_does_not_explain_it(
+    certain: float,
+    published: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    noise = np.random.default_rng(0)
+    monkeypatch.setattr(search, "_CERTAIN", certain)
+    subject = Subject.of(open_model(published), read("digits", open_model(published).manifest, "label"))
+    monkeypatch.setattr(Published, "embed", lambda _, rows: noise.standard_normal((len(rows), 8), dtype=np.float32))
+    section = search.measure(subject, Progress(Console(file=io.StringIO())))
+    said = "Neighbours by the row have its label more often" in " ".join(section.sentences)
+    assert said == (certain == 2)
 
 
 def test_without_labels_precision_is_left_out_and_said_to_be(

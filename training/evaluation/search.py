@@ -16,7 +16,7 @@ from training.errors import DataError
 from training.evaluation.published import Published
 from training.evaluation.section import Numbers, Section, table
 from training.evaluation.subject import Subject
-from training.neighbours import nearest, precision, recall, reranked
+from training.neighbours import alike, nearest, recall, reranked
 from training.progress import Progress
 
 NEIGHBOURS = 10
@@ -24,6 +24,7 @@ NEIGHBOURS = 10
 _SHARE, _QUERIES, _INDEXED = 0.1, 2_000, 100_000
 # Of the indexed rows, which BINARY finds for INT8 to rank: enough for nine of ten nearest.
 _CANDIDATE_SHARE, _CANDIDATES = 0.01, 100
+_CERTAIN = 2  # standard errors
 ROW = "row"
 RERANKED = "binary_reranked_by_int8"
 _HOW = ("plain", "normalized")
@@ -66,7 +67,7 @@ def measure(subject: Subject, progress: Progress) -> Section:
     labels = data.labels if subject.labelled else None
     quantizations = model.manifest.quantization
     recalls: dict[str, _ByName] = {}
-    precisions: dict[str, _ByName] = {}
+    shares: dict[str, dict[str, np.ndarray]] = {}
     searches = len(_HOW) * ((4 if quantizations else 2) + (labels is not None))
     with progress.bar("measuring search, rows compared", searches * len(indexed)) as advance:
         embeddings = model.embed(indexed), model.embed(asked)
@@ -79,9 +80,8 @@ def measure(subject: Subject, progress: Progress) -> Section:
                 features = partial(_features, model, how)
                 row = nearest(indexed, asked, NEIGHBOURS, features, advance)
                 of_rows, of_queries = labels.numbers[rows.indexed], labels.numbers[rows.queries]
-                precisions[how] = {
-                    name: precision(these, of_rows, of_queries) for name, these in {ROW: row, **found}.items()
-                }
+                shares[how] = {name: alike(these, of_rows, of_queries) for name, these in {ROW: row, **found}.items()}
+    precisions = {how: {name: float(of.mean()) for name, of in by_name.items()} for how, by_name in shares.items()}
     numbers: dict[str, float | str | Numbers | None] = {
         "indexed": len(rows.indexed),
         "queries": len(rows.queries),
@@ -92,7 +92,7 @@ def measure(subject: Subject, progress: Progress) -> Section:
     if labels:
         numbers |= {"label": labels.column, "label_precision": precisions}
     shown = _table(subject, rows.candidates, recalls, precisions)
-    return Section("search", numbers, (shown,), tuple(_sentences(subject, rows, precisions)))
+    return Section("search", numbers, (shown,), tuple(_sentences(subject, rows, shares)))
 
 
 def _brought(values: np.ndarray, how: str) -> np.ndarray:
@@ -148,17 +148,19 @@ def _table(
     return shown
 
 
-def _sentences(subject: Subject, rows: _Rows, precisions: Mapping[str, _ByName]) -> Iterator[str]:
+def _sentences(subject: Subject, rows: _Rows, shares: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[str]:
+    """shares: of each query's neighbours, those with its label."""
     yield (
         f"{len(rows.indexed):,} rows are indexed, {len(rows.queries):,} others ask for their nearest {NEIGHBOURS}, "
         "exactly. Recall: how many of those that FLOAT32 finds."
     )
     if subject.model.manifest.quantization is None:
         yield "No INT8 and BINARY: the model has none. hourglass-train calibrate publishes it with them."
-    if not precisions:
+    if not shares:
         why = f": {subject.unclassified}" if subject.unclassified else ": --label COLUMN"
         yield f"No label to compare neighbours by{why}."
         return
-    best = {name: max(by_name[name] for by_name in precisions.values()) for name in (ROW, "float32")}
-    if best["float32"] < best[ROW]:
+    by_row, by_embedding = (max((of[name] for of in shares.values()), key=np.mean) for name in (ROW, "float32"))
+    lost = by_row - by_embedding
+    if lost.mean() > _CERTAIN * lost.std() / math.sqrt(len(lost)):
         yield "Neighbours by the row have its label more often: to find what is alike, search rows, or train otherwise."
