@@ -55,7 +55,7 @@ def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.Argume
         choices=("fail", "null"),
         default="fail",
         help="what becomes of a row with a cell that the model does not take: an error (default), or an empty line and "
-        "the reason in a column 'problem'",
+        "the reason in a column 'problem' (embed --to: it is left out)",
     )
 
     whole = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
@@ -113,7 +113,7 @@ def _add_index_options(command: argparse.ArgumentParser) -> None:
         "--encoding",
         choices=tuple(DTYPES),
         default="float32",
-        help="what is kept of each number: 4, 2, 1 bytes, or a bit (default float32)",
+        help="what is kept of each number (default float32)",
     )
 
 

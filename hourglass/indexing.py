@@ -26,6 +26,7 @@ from hourglass.stores import Record, Store, open_store
 from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID
 
 _CHUNK_ROWS = 8192  # are written at once
+_REMEDY = "name another index behind '#' of --to"
 
 T = TypeVar("T")
 
@@ -74,7 +75,8 @@ def index(
     info = client.model(model, version)
     if info.window is not None and opened.columns is not None:
         raise FileError(
-            f"{opened.path}: the model {model!r} takes windows of a series, which have no ids: write them with --out"
+            f"{opened.path}: the model {model!r} takes windows of a series, which have no ids that last: write "
+            "them with --out"
         )
     if id_column is None and info.aside.id in (*(opened.columns or ()), *opened.extras):
         id_column = info.aside.id
@@ -97,9 +99,6 @@ def index(
         chunks = _Chunks(opened, info, columns, id_column, bad_rows == "skip", done)
         _run(client, chunks, writer, known, wanted, advance)
     return done
-
-
-_REMEDY = "name another index behind '#' of --to"
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,8 @@ class _Chunk:
 
 def digests(rows: np.ndarray, beside: Sequence[pa.Array]) -> list[bytes]:
     """Of each row as it is sent and of what stands beside it: 16 bytes, the same exactly when both are the same."""
+    if not len(rows):
+        return []
     flat = np.ascontiguousarray(rows, dtype="<f4").reshape(len(rows), -1)
     # Times by their numbers: how Python writes them depends on its version.
     plain = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in beside]

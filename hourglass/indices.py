@@ -57,7 +57,8 @@ def embed(client: Client, args: argparse.Namespace) -> None:
     if done.first_bad is not None:
         bad = f"{done.bad:,} of {done.rows:,} rows could not be used and are left out; the first: {done.first_bad}"
         console.print(bad, soft_wrap=True)
-    console.print(f"written to {done.index}, embedding space {model.embedding_space_id}", soft_wrap=True)
+    if done.rows > done.bad:
+        console.print(f"written to {done.index}, embedding space {model.embedding_space_id}", soft_wrap=True)
 
 
 def search(client: Client, args: argparse.Namespace) -> None:

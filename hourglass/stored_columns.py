@@ -27,7 +27,8 @@ class StoredColumns:
         for name in dict.fromkeys(payload):
             kind = _payload_type(first.column(name).type)
             if name in RESERVED or name.startswith("_"):
-                raise FileError(f"{file.path}: the index has columns named like {name!r} itself: rename it in the file")
+                why = "a name of the index's own columns" if name in RESERVED else "stores' own columns begin with '_'"
+                raise FileError(f"{file.path}: column {name!r}: {why}: rename it in the file")
             if kind is None:
                 held = first.column(name).type
                 raise FileError(
@@ -50,15 +51,13 @@ class StoredColumns:
             return pa.array(batch.first_row + rows, pa.int64())
         written = batch.column(self.id_column)
         ids = _cast(batch, self.id_column, self.id_type).take(pa.array(rows))
-        empty = (
-            ids.is_null() if self.id_type == "int64" else pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True)
-        )
+        text = self.id_type == "string"
+        empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(ids), ""), True) if text else ids.is_null()
         if pc.any(empty).as_py():
             row = int(rows[empty.index(True).as_py()])
             raise self._refused(batch, row, "the id is missing: fill it in, or remove the row")
-        keys = (
-            ids.to_numpy() if self.id_type == "int64" else np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
-        )
+        # Of a hundred million texts hardly ever two have the same hash, of 64 bits.
+        keys = np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids)) if text else ids.to_numpy()
         if (twice := self._unique.add(keys, batch.first_row + rows)) is not None:
             row, earlier = (place - batch.first_row for place in twice)
             same = f"the id {value_of(written, row)!r} is that of {batch.place(earlier)} as well"
@@ -77,22 +76,24 @@ class FirstRows:
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> tuple[int, int] | None:
         """keys, rows: int64 [n]. The first of these rows whose key was there before, and the row that had it."""
-        order = np.argsort(keys, kind="stable")
-        keys, rows = keys[order], rows[order]
-        found = [(int(rows[i + 1]), int(rows[i])) for i in np.flatnonzero(keys[1:] == keys[:-1])[:1]]
+        keys, rows = _sorted(keys, rows)
+        found = [(int(rows[i + 1]), int(rows[i])) for i in np.flatnonzero(keys[1:] == keys[:-1])]
         for known, places in self._runs:
             at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-            found += [(int(rows[i]), int(places[at[i]])) for i in np.flatnonzero(known[at] == keys)[:1]]
+            found += [(int(rows[i]), int(places[at[i]])) for i in np.flatnonzero(known[at] == keys)]
         if found:
             return min(found)
         while self._runs and len(self._runs[-1][0]) <= 2 * len(keys):
             known, places = self._runs.pop()
-            keys, rows = np.concatenate([known, keys]), np.concatenate([places, rows])
-            order = np.argsort(keys, kind="stable")
-            keys, rows = keys[order], rows[order]
+            keys, rows = _sorted(np.concatenate([known, keys]), np.concatenate([places, rows]))
         if len(keys):
             self._runs.append((keys, rows))
         return None
+
+
+def _sorted(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(keys, kind="stable")
+    return keys[order], rows[order]
 
 
 def _id_type(batch: Batch, name: str) -> IdType:

@@ -20,8 +20,8 @@ DTYPES: Mapping[Encoding, np.dtype] = {
 }
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 _LARGEST_INT8 = 127
-_CLIPS = np.linspace(1, 0.25, 31, dtype=np.float32)  # shares of the largest number
-_SMALLEST = 1e-30  # below it all is rounding
+_KEPT = 0.9995
+_SMALLEST = 1e-30  # of a scale: below it all is rounding
 _ENOUGH = 2**20  # numbers to choose a scale by
 
 
@@ -50,16 +50,14 @@ class Quantization(BaseModel):
     def of(cls, embeddings: np.ndarray) -> Quantization:
         """Calibrated on float32 [n, embedding size], n >= 1; of many rows, on some evenly among them.
 
-        scale: of those that cut off the largest numbers, or none, the one whose rounded numbers are nearest to the
-        embeddings, by mean square. thresholds: medians, with which bits tell most.
+        scale: of the numbers that are not 0, one in 2,000 is cut off. Neighbours are found a little better so than with
+        all of them, or with the scale of the least squared error. thresholds: medians, with which bits tell most.
         """
         embeddings = embeddings[:: -(-embeddings.size // _ENOUGH)]
-        largest = np.abs(embeddings).max()
-        unit = largest if largest > _SMALLEST else np.float32(_LARGEST_INT8)
-        shares, scales = embeddings / unit, _CLIPS / _LARGEST_INT8
-        errors = [np.square(_whole(shares, scale) * scale - shares).mean(dtype=np.float64) for scale in scales]
-        scale = float(scales[int(np.argmin(errors))] * unit)
-        return cls(scale=scale, thresholds=Array.pack(np.median(embeddings, axis=0)))
+        sizes = np.abs(embeddings[embeddings != 0])
+        largest = float(np.quantile(sizes, _KEPT)) if sizes.size else 1.0
+        scale = max(largest / _LARGEST_INT8, _SMALLEST)
+        return cls(scale=float(np.float32(scale)), thresholds=Array.pack(np.median(embeddings, axis=0)))
 
     def int8(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 -> int8, the same shape."""

@@ -11,11 +11,14 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
+from lancedb.index import BTree
 
 from hourglass.stores.errors import StoreError, StoreUnavailable
 from hourglass.stores.record import DIGEST, EMBEDDING, ID, Record, read
 
 _MOST_FRAGMENTS = 64
+_ID_INDEX = f"{ID}_idx"
+_MOST_UNINDEXED = 65_536  # rows
 _METADATA = b"hourglass"  # of the table's schema
 
 
@@ -27,6 +30,7 @@ class LanceStore:
         self.index = f"lancedb://{self._path}#{name}"
         self._database: Any = None
         self._table: Any = None
+        self._unindexed: int | None = None
 
     def record(self) -> Record | None:
         if self._name not in self.names():
@@ -57,10 +61,12 @@ class LanceStore:
     def digests(self, ids: pa.Array) -> dict[int | str, bytes]:
         listed = ",".join(map(_literal, ids.to_pylist()))
         with self._said():
+            self._index_ids()
             there = self._table.search().where(f"{ID} IN ({listed})").select([ID, DIGEST]).limit(None).to_arrow()
         return dict(zip(there[ID].to_pylist(), there[DIGEST].to_pylist(), strict=True))
 
     def write(self, rows: pa.Table, *, new: bool) -> None:
+        self._unindexed = None if self._unindexed is None else self._unindexed + len(rows)
         with self._said():
             if new:
                 self._table.add(rows)
@@ -95,6 +101,15 @@ class LanceStore:
         if self._database is None:
             self._database = lancedb.connect(self._path)
         return self._database
+
+    def _index_ids(self) -> None:
+        """Without an index, every lookup reads all ids."""
+        if self._unindexed is None:
+            stats = self._table.index_stats(_ID_INDEX)
+            self._unindexed = self._table.count_rows() if stats is None else stats.num_unindexed_rows
+        if self._unindexed > _MOST_UNINDEXED:
+            self._table.create_index(ID, config=BTree(), name=_ID_INDEX)
+            self._unindexed = 0
 
     @contextmanager
     def _said(self) -> Iterator[None]:

@@ -123,12 +123,12 @@ class PostgresStore:
     def nearest(self, queries: np.ndarray, k: int) -> pa.Table:
         fields = self._record.fields
         found = sql.SQL(
-            "SELECT query - 1, found.* FROM unnest(%s::text[]) WITH ORDINALITY asked (embedding, query) CROSS JOIN "
-            "LATERAL (SELECT embedding {} asked.embedding::{} AS distance, {} FROM {} ORDER BY 1 LIMIT %s) found "
-            "ORDER BY 1, 2"
+            "SELECT query - 1, found.* FROM unnest(%s::text[]::{}[]) WITH ORDINALITY asked (embedding, query) "
+            "CROSS JOIN LATERAL (SELECT embedding {} asked.embedding AS distance, {} FROM {} ORDER BY 1 LIMIT %s) "
+            "found ORDER BY 1, 2"
         ).format(
-            sql.SQL("<~>" if self._record.encoding == "binary" else "<->"),
             _vector(self._record),
+            sql.SQL("<~>" if self._record.encoding == "binary" else "<->"),
             sql.SQL(", ").join(sql.Identifier(field.name) for field in fields),
             self._table,
         )

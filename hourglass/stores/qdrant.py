@@ -49,7 +49,7 @@ class QdrantStore:
             if self._local:
                 self._client = QdrantClient(path=parts.path)
                 return
-            # Without a warning that a key goes over http: who does that was told by the page.
+            # Without a warning of many lines that a key goes over http: docs/vector-search.md says so.
             with warnings.catch_warnings(action="ignore"):
                 self._client = QdrantClient(
                     host=host,

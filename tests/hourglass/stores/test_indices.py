@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from hourglass import Client
 from hourglass.cli import run
-from hourglass.contract.manifest import AsideColumns
+from hourglass.contract.manifest import AsideColumns, Window
 from hourglass.contract.quantization import Encoding
 from hourglass.files import FileError
 from hourglass.indexing import index
@@ -255,7 +256,12 @@ def vectors(tmp_path: Path) -> str:
             ("--payload", "list"),
             "column 'list' holds list<element: int64>: an index holds num",
         ),
-        ({"rank": [1, 2, 3]}, ("--payload", "rank"), "columns named like 'rank' itself: rename it in the file"),
+        (
+            {"rank": [1, 2, 3]},
+            ("--payload", "rank"),
+            "column 'rank': a name of the index's own columns: rename it in the file",
+        ),
+        ({"_n": [1, 2, 3]}, ("--payload", "_n"), "column '_n': stores' own columns begin with '_': rename it"),
         ({"big": pa.array([1, 2, 2**63], pa.uint64())}, ("--payload", "big"), "column 'big' cannot be kept as int64: "),
     ],
 )
@@ -380,3 +386,22 @@ def test_a_store_that_is_not_reached(file: Path, hourglass: PROGRAM) -> None:
     said = hourglass("embed", file, "--model", "line", "--to", "postgresql://u:secret@127.0.0.1:9/db", fails=1)
     assert said.startswith("postgresql://u@127.0.0.1:9/db#embeddings: ")
     assert "secret" not in said
+
+
+def test_a_series_is_not_indexed(
+    client: Client, vectors: str, file: Path, hourglass: PROGRAM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hourglass("embed", file, "--model", "line", "--to", vectors)
+    of_windows = replace(client.model("line"), window=Window(length=3, stride=1))
+    monkeypatch.setattr(Client, "model", lambda *_: of_windows)
+    said = hourglass("embed", file, "--model", "line", "--to", vectors, fails=2)
+    assert "the model 'line' takes windows of a series, which have no ids that last: write them with --out" in said
+    assert "give one as a ROW: [[…], …]" in hourglass("search", file, "--in", vectors, fails=2)
+
+
+def test_when_no_row_is_good_no_index_is_made(vectors: str, file: Path, hourglass: PROGRAM) -> None:
+    pq.write_table(table(np.full((2, WIDTH), np.nan, np.float32)), file)
+    said = hourglass("embed", file, "--model", "line", "--to", vectors, "--bad-rows", "null")
+    assert "of 2 rows 0 are new" in said
+    assert "written to" not in said
+    assert not Path(vectors).exists()

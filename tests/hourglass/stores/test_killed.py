@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -18,11 +19,13 @@ from hourglass.cli import run
 from hourglass.stores import open_store
 from tests.hourglass.fake import Fake, embedding
 
-ROWS, MESSAGE, KILLED_AT = 400, 20, 12
+ROWS, MESSAGE, KILLED_AT = 280, 20, 12
 X = np.random.default_rng(0).standard_normal((ROWS, 4)).astype(np.float32)
 IDS = [f"P-{i}" for i in range(ROWS)]
 # The program, as it is but for how many rows it writes at once: two messages of them.
 PROGRAM = f"""
+import os
+os.environ["GRPC_VERBOSITY"] = "NONE"  # as main() does, before gRPC is loaded
 from hourglass import indexing
 indexing._CHUNK_ROWS = {2 * MESSAGE}
 from hourglass.__main__ import main
@@ -32,7 +35,6 @@ main()
 # It kills itself while it writes for the third time: before the transaction ends, or some points are there.
 WITHIN = {
     "postgresql": """
-import os
 from hourglass.stores.postgres import PostgresStore
 execute, statements = PostgresStore._execute, []
 def _execute(self, statement, *parts):
@@ -43,7 +45,6 @@ def _execute(self, statement, *parts):
 PostgresStore._execute = _execute
 """,
     "qdrant": """
-import os
 from hourglass.stores import qdrant
 qdrant._BATCH = 16
 upsert, calls = qdrant.QdrantClient.upsert, []
@@ -114,6 +115,20 @@ def test_killed_and_begun_again(
     # At most four messages were under way, and two writes of two messages.
     assert MESSAGE * (KILLED_AT - 8) <= len(there) <= MESSAGE * KILLED_AT
     begun_again(fake, command(fake), to, len(there))
+
+
+def test_interrupted_and_begun_again(
+    halted: tuple[Fake, threading.Event, threading.Event], command: Callable[[Fake], list[str]], to: str
+) -> None:
+    fake, came, go_on = halted
+    code = PROGRAM.format("")
+    process = subprocess.Popen([sys.executable, "-c", code, *command(fake)], stderr=subprocess.PIPE, text=True)
+    assert came.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)  # while the server still does not answer
+    assert (process.returncode, said) == (130, "")
+    go_on.set()
+    begun_again(fake, command(fake), to, len(contents(to)))
 
 
 @pytest.mark.parametrize(("place", "there"), [("postgresql", 80), ("qdrant", 96)], indirect=["place"])

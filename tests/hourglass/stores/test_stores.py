@@ -6,8 +6,10 @@ import datetime
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,32 @@ def test_rows_that_are_there_are_replaced_and_others_added(to: str) -> None:
     assert (found["id"][0].as_py(), found["distance"][0].as_py()) == (ids[2], 0)
 
 
+def test_ids_of_large_tables_are_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lancedb
+
+    monkeypatch.setattr("hourglass.stores.lance._MOST_UNINDEXED", 10)
+    made, values = record(id_type="string"), embeddings("float32", 40)
+    ids = [f"it's {i}" for i in range(40)]
+
+    def unindexed() -> int | None:
+        stats = lancedb.connect(tmp_path).open_table("embeddings").index_stats("id_idx")
+        return None if stats is None else stats.num_unindexed_rows
+
+    with opened(str(tmp_path)) as store:
+        store.create(made)
+        store.write(rows(made, ids[:9], values[:9]), new=True)
+        assert len(store.digests(pa.array(ids))) == 9
+        assert unindexed() is None
+        for start, expected in ((9, 0), (19, 10), (29, 0), (39, 1)):
+            store.write(rows(made, ids[start : start + 10], values[start : start + 10]), new=True)
+            assert len(store.digests(pa.array(ids))) == min(start + 10, 40)
+            assert unindexed() == expected
+    with opened(str(tmp_path)) as store:
+        store.record()
+        store.write(rows(made, ids[5:9], values[5:9], b"e"), new=False)
+        assert set(store.digests(pa.array(ids)).values()) == {b"d".ljust(DIGEST_BYTES), b"e".ljust(DIGEST_BYTES)}
+
+
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 VALUES: dict[PayloadType, st.SearchStrategy[Any]] = {
     "bool": st.booleans(),
@@ -240,7 +268,7 @@ def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
         ("mysql://host/db", r"no store is called 'mysql': write lancedb://…, postgresql://…"),
         ("folder#a b", r"the index's name, behind '#'"),
         ("postgresql://u:secr#et@host/db", r"the index's name, behind '#'"),
-        ("postgresql://u:se cret@host/db", r"not a URI that PostgreSQL takes"),
+        ("postgresql://u:secret@[host/db", r"not a URI that PostgreSQL takes"),
         ("postgresql://u:secret@host/db?x=secret", r"not a URI that PostgreSQL takes"),
         ("qdrant://key:secret@host", r"a key is taken from QDRANT_API_KEY"),
         ("qdrant://host:port", r"not a URI of Qdrant"),
@@ -281,6 +309,39 @@ def test_a_wrong_password_is_not_shown(postgres: str) -> None:
         open_store(uri.format("secret"))
     assert "secret" not in str(error.value)
     open_store(uri.format("right")).close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "why"),
+    [
+        (401, StoreUnavailable, "401 .*: is QDRANT_API_KEY right?"),
+        (503, StoreUnavailable, "503 "),
+        (400, StoreError, "400 "),
+    ],
+)
+def test_a_qdrant_that_refuses(
+    status: int, kind: type[StoreError], why: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers["api-key"])
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    keys: list[str] = []
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with opened(f"qdrant://127.0.0.1:{server.server_port}#x") as store, pytest.raises(kind, match=why) as error:
+            store.record()
+        server.shutdown()
+    assert type(error.value) is kind
+    assert "secret" not in str(error.value)
+    assert keys == ["secret"]
+    assert not recwarn
 
 
 def test_a_database_without_pgvector_is_told_what_to_do(postgres: str) -> None:
