@@ -30,9 +30,12 @@ def nearest(
     """
     block = max(k, _BLOCK // min(len(queries), _QUERIES))
     asked = _floats(prepare(queries))
+    # Far from 0, squares are large and their differences all rounding.
+    middle = asked.mean(dim=0)
+    asked = asked - middle
     distances, positions = torch.empty((len(queries), 0)), torch.empty((len(queries), 0), dtype=torch.int64)
     for start in range(0, len(index), block):
-        rows = _floats(prepare(index[start : start + block]))
+        rows = _floats(prepare(index[start : start + block])) - middle
         # Squared, without the query's own part, which orders nothing.
         lengths = rows.square().sum(dim=1)
         merged = []

@@ -49,6 +49,11 @@ def test_nearest_are_those_of_brute_force_whatever_the_block(block: int, k: int,
     assert sum(compared) == len(index)
 
 
+def test_rows_far_from_zero_are_told_apart():
+    index = 1_000 + np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    assert nearest(index, index[:20], 5).tolist() == brute_force(index, index[:20], 5).tolist()
+
+
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 2**31))
 def test_bits_are_compared_by_hamming_distance(n: int, bits: int, seed: int):
     rng = np.random.default_rng(seed)
