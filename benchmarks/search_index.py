@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import lancedb
 import numpy as np
 
 from hourglass import Client
+from hourglass.indexing import index
 
+ALONE, FUNCTION, PROGRAM = "Embed RPC alone", "file to LanceDB", "the program, with its start"
 _TABLE = "embeddings"
 _LOOK_SECONDS = 0.02
 _SAME = 1e-4  # float32 of two batches
@@ -31,22 +34,30 @@ class Killed:
 
 @dataclass(frozen=True)
 class Indexing:
-    """A file of rows and the server that embeds them. folder: for indices."""
+    """A file, its rows, and the server that embeds them. folder: for indices."""
 
     address: str
     model: str
     file: Path
+    rows: np.ndarray
     folder: Path
 
     def command(self, at: Path) -> list[str]:
         program = [sys.executable, "-m", "hourglass", "embed", str(self.file), "--model", self.model]
         return [*program, "--payload", "label", "--to", f"lancedb://{at}", "--server", self.address]
 
-    def seconds(self, number: int) -> float:
-        """Of the program, its start included, into a new index."""
-        began = time.perf_counter()
-        subprocess.run(self.command(self.folder / f"turn-{number}"), check=True, capture_output=True)
-        return time.perf_counter() - began
+    def seconds(self, number: int) -> Mapping[str, float]:
+        """Of one turn: the Embed RPC for `rows` in memory, in as many calls as they take; the file into a new index, by
+        the function that the program calls, and by the program, its start included."""
+        by_function, by_program = (self.folder / f"{who}-{number}" for who in ("function", "program"))
+        with Client(self.address) as client:
+            return {
+                ALONE: _timed(lambda: client.embed(self.model, self.rows)),
+                FUNCTION: _timed(
+                    lambda: index(client, self.file, f"lancedb://{by_function}", self.model, payload=["label"])
+                ),
+                PROGRAM: _timed(lambda: subprocess.run(self.command(by_program), check=True, capture_output=True)),
+            }
 
     def killed(self, number: int, embeddings: np.ndarray, later: float) -> Killed:
         """kill -9 `later` seconds after half of the rows are there, and the same command again. embeddings: of all rows
@@ -69,12 +80,10 @@ class Indexing:
         return Killed(at, len(embeddings) - len(known), len(ids) - len(known), int(wrong.sum()))
 
 
-def alone(address: str, model: str, rows: np.ndarray) -> float:
-    """Seconds of the Embed RPC for rows in memory, in as many calls as they take."""
-    with Client(address) as client:
-        began = time.perf_counter()
-        client.embed(model, rows)
-        return time.perf_counter() - began
+def _timed(what: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    what()
+    return time.perf_counter() - began
 
 
 def _count(place: Path) -> int:
