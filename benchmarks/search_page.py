@@ -108,8 +108,8 @@ def _rates(measured: Measured) -> Table:
         "\nThe rows of `train-images-idx3-ubyte.gz`, with their labels as payload, into a new index: by "
         "`hourglass.indexing.index` in a process that has its libraries loaded, which the bar is for, and by "
         "`hourglass embed --to`, from the start of the program to its end, about a second of which is Python's and "
-        f"LanceDB's start whatever the file. Beside them `Client.embed` of the same rows in memory. They take turns, {turns} "
-        "each, client and server on one machine; the ratio is that of the medians. FLOAT32."
+        f"LanceDB's start whatever the file. Beside them `Client.embed` of the same rows in memory. They take turns, "
+        f"{turns} each, client and server on one machine; the ratio is that of the medians. FLOAT32."
     )
     rows = [
         (
