@@ -30,7 +30,7 @@ NEIGHBOURS = 10
 # What found most neighbours with the same label: docs/search-benchmark.md.
 _VAE = ("--variant", "vae", "--option", "likelihood=gaussian", "--option", "variance=0.02")
 _ASKED = 500  # images, at most; of each label the first one is drawn
-_TILE, _FRAME, _GAP, _TEXT = 56, 3, 8, 30
+_TILE, _FRAME, _GAP, _TEXT = 56, 3, 8, 34
 _RIGHT, _WRONG = "#2e8b57", "#d62728"
 
 console = Console(width=100)
