@@ -29,6 +29,7 @@ from training.neighbours import nearest, recall, reranked
 
 _MODEL = "fashion"
 _TURNS = 5
+_COPIES = 10
 _Sides = tuple[np.ndarray, np.ndarray]  # of the index, and of the queries
 _LATER = (0.0, 0.1, 0.3)  # seconds after half of the rows are there: while something else is being done each time
 
@@ -57,11 +58,14 @@ def _measured(data: Path, folder: Path, exported: Path | None) -> Measured:
         print("embedding", file=sys.stderr)
         plain, unit = (_embedded(client, indexed, asked, normalize) for normalize in (False, True))
         indexing = Indexing(server.address, _MODEL, data / TRAIN, indexed.rows, folder)
-        indexing.seconds(0)  # what is loaded once
+        many = folder / "many.npz"
+        images, labels = indexed.rows.astype(np.uint8), indexed.labels
+        np.savez(many, X=np.concatenate([images] * _COPIES), label=np.tile(labels, _COPIES))
+        indexing.rates(many, _COPIES)  # what is loaded once
         turns = []
         for turn in range(1, _TURNS + 1):
             print(f"rows a second, turn {turn} of {_TURNS}", file=sys.stderr)
-            turns.append(indexing.seconds(turn))
+            turns.append(indexing.rates(many, _COPIES))
         print("killed half way", file=sys.stderr)
         killed = [indexing.killed(number, plain["float32"][0], later) for number, later in enumerate(_LATER)]
     print("nearest neighbours", file=sys.stderr)
@@ -70,7 +74,7 @@ def _measured(data: Path, folder: Path, exported: Path | None) -> Measured:
         search_page.PCA: precisions(*_components(indexed, asked, plain["float32"][0].shape[1]), indexed, asked),
         search_page.EMBEDDING: precisions(*plain["float32"], indexed, asked),
     }
-    rates = {what: [len(indexed.rows) / turn[what] for turn in turns] for what in turns[0]}
+    rates = {what: [of[what] for of in turns] for what in turns[0]}
     return Measured(label, {"plain": _recalls(plain), "normalised": _recalls(unit)}, rates, killed)
 
 

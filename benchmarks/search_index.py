@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ import numpy as np
 from hourglass import Client
 from hourglass.indexing import index
 
-ALONE, FUNCTION, PROGRAM = "Embed RPC alone", "file to LanceDB", "the program, with its start"
+ALONE, FUNCTION = "Embed RPC alone", "file to LanceDB, by the function"
+PROGRAM, LONG = "by the program, with its start", "by the program, ten times the rows"
 _TABLE = "embeddings"
 _LOOK_SECONDS = 0.02
 _SAME = 1e-4  # float32 of two batches
@@ -42,22 +44,34 @@ class Indexing:
     rows: np.ndarray
     folder: Path
 
-    def command(self, at: Path) -> list[str]:
-        program = [sys.executable, "-m", "hourglass", "embed", str(self.file), "--model", self.model]
+    def command(self, at: Path, file: Path | None = None) -> list[str]:
+        """file: another one, with labels under the same name."""
+        program = [sys.executable, "-m", "hourglass", "embed", str(file or self.file), "--model", self.model]
         return [*program, "--payload", "label", "--to", f"lancedb://{at}", "--server", self.address]
 
-    def seconds(self, number: int) -> Mapping[str, float]:
-        """Of one turn: the Embed RPC for `rows` in memory, in as many calls as they take; the file into a new index, by
-        the function that the program calls, and by the program, its start included."""
-        by_function, by_program = (self.folder / f"{who}-{number}" for who in ("function", "program"))
+    def rates(self, many: Path, copies: int) -> Mapping[str, float]:
+        """Rows a second in one turn: of the Embed RPC for `rows` in memory, in as many calls as they take; of the file
+        into a new index, by the function that the program calls, and by the program, its start included; of `many`, the
+        same rows so many times, by the program."""
+        at = self.folder / "turn"
+
+        def program(file: Path) -> None:
+            subprocess.run(self.command(at, file), check=True, capture_output=True)
+
         with Client(self.address) as client:
-            return {
-                ALONE: _timed(lambda: client.embed(self.model, self.rows)),
-                FUNCTION: _timed(
-                    lambda: index(client, self.file, f"lancedb://{by_function}", self.model, payload=["label"])
-                ),
-                PROGRAM: _timed(lambda: subprocess.run(self.command(by_program), check=True, capture_output=True)),
+            ways: Mapping[str, tuple[int, Callable[[], object]]] = {
+                ALONE: (1, lambda: client.embed(self.model, self.rows)),
+                FUNCTION: (1, lambda: index(client, self.file, f"lancedb://{at}", self.model, payload=["label"])),
+                PROGRAM: (1, lambda: program(self.file)),
+                LONG: (copies, lambda: program(many)),
             }
+            rates = {}
+            for way, (times, what) in ways.items():
+                shutil.rmtree(at, ignore_errors=True)
+                began = time.perf_counter()
+                what()
+                rates[way] = times * len(self.rows) / (time.perf_counter() - began)
+            return rates
 
     def killed(self, number: int, embeddings: np.ndarray, later: float) -> Killed:
         """kill -9 `later` seconds after half of the rows are there, and the same command again. embeddings: of all rows
@@ -78,12 +92,6 @@ class Indexing:
         vectors = np.stack(there["embedding"].to_numpy(zero_copy_only=False))
         wrong = ~np.isclose(vectors, embeddings[ids], rtol=_SAME, atol=_SAME).all(axis=1)
         return Killed(at, len(embeddings) - len(known), len(ids) - len(known), int(wrong.sum()))
-
-
-def _timed(what: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    what()
-    return time.perf_counter() - began
 
 
 def _count(place: Path) -> int:
