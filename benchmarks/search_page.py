@@ -107,8 +107,8 @@ def _rates(measured: Measured) -> Table:
     note = (
         "\nThe rows of `train-images-idx3-ubyte.gz`, with their labels as payload, into a new index: by "
         "`hourglass.indexing.index` in a process that has its libraries loaded, and by `hourglass embed --to`, from "
-        "the start of the program to its end; of its time a second or more is Python's and LanceDB's start, whatever the "
-        "file, so that it is also given a file with the rows ten times. Beside them `Client.embed` of the rows in "
+        "the start of the program to its end; of its time a second or more is Python's and LanceDB's start, whatever "
+        "the file, so that it is also given a file with the rows ten times. Beside them `Client.embed` of the rows in "
         f"memory. All take turns, {turns} each, client and server on one machine; ratios are of medians. FLOAT32."
     )
     rows = []
