@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hourglass.client import AsyncClient, Client
+    from hourglass.columns import RowsLike
     from hourglass.contract.calibration import benjamini_hochberg
+    from hourglass.contract.quantization import Encoding
     from hourglass.errors import HourglassError
+    from hourglass.health import Health
     from hourglass.messages import (
         Calibration,
         Embeddings,
@@ -30,23 +33,29 @@ __all__ = [
     "Calibration",
     "Client",
     "Embeddings",
+    "Encoding",
     "Generated",
+    "Health",
     "HourglassError",
     "ModelDrift",
     "ModelInfo",
     "ModelVersion",
     "Reconstructions",
+    "RowsLike",
     "Scores",
     "TopFeatures",
     "benjamini_hochberg",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # When first asked for: training and service use other parts of this package and need not load a client.
-    if name not in __all__:
-        raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
-    from hourglass import client, errors, messages
-    from hourglass.contract import calibration
+if not TYPE_CHECKING:  # to a type checker the names above are all there are
 
-    return next(getattr(home, name) for home in (client, errors, messages, calibration) if name in vars(home))
+    def __getattr__(name: str) -> Any:
+        # When first asked for: training and service use other parts of this package and need not load a client.
+        if name not in __all__:
+            raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
+        from hourglass import client, columns, errors, health, messages
+        from hourglass.contract import calibration, quantization
+
+        homes = (client, columns, errors, health, messages, calibration, quantization)
+        return next(getattr(home, name) for home in homes if name in vars(home))

@@ -60,7 +60,12 @@ def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.Argume
 
     whole = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
     parsers = whole.add_subparsers(metavar="COMMAND", required=True, dest="name")
-    parsers.add_parser("models", parents=[connection], help="what the server has loaded")
+    for name, purpose in (
+        ("models", "what the server has loaded"),
+        ("health", "whether the server and its models serve: exit code 1 if not"),
+    ):
+        listing = parsers.add_parser(name, parents=[connection], help=purpose)
+        listing.add_argument("--json", action="store_true", help="all of it, as one JSON document")
     for name, purpose in (
         ("embed", "embedding_0, embedding_1, … of each row"),
         ("denoise", "each row's own columns, denoised"),

@@ -1,4 +1,4 @@
-"""hourglass models | embed | search | denoise | score | generate | drift: files in, files out, through a server."""
+"""hourglass models | health | embed | search | denoise | score | generate | drift: files in and out, by a server."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from typing import Any, NoReturn
 import grpc
 import numpy as np
 import pyarrow as pa
-from rich.table import Table
 
-from hourglass import drift, indices, terminal
+from hourglass import drift, indices, listings, terminal
 from hourglass.arguments import UsageError, parser
 from hourglass.batches import Taken, ask, take
 from hourglass.client import Client
@@ -72,26 +71,21 @@ def _client(args: argparse.Namespace) -> Client:
         raise UsageError(error) from None
 
 
-def _models(client: Client, _: argparse.Namespace) -> None:
-    table = Table()
-    for header in ("model", "version", "variant", "row", "embedding", "space id", "device", "created"):
-        table.add_column(header, overflow="fold")
-    models = client.models()
-    for info in models:
-        table.add_row(
-            info.model.name,
-            f"{info.model.version}",
-            info.variant,
-            "×".join(map(str, info.row_shape)),
-            f"{info.embedding_size}",
-            info.model.embedding_space_id,
-            info.device,
-            info.created[:10],
-        )
-    console = terminal.console()
-    if console.width < terminal.WIDTH:
-        table.columns = table.columns[:6]  # device and day give way to names, which are never cut
-    console.print(table if models else "no model is loaded")
+def _models(client: Client, args: argparse.Namespace) -> None:
+    models, console = client.models(), terminal.console()
+    if args.json:
+        sys.stdout.write(f"{listings.models_json(models)}\n")
+    else:
+        console.print(listings.models_table(models, console) if models else "no model is loaded")
+
+
+def _health(client: Client, args: argparse.Namespace) -> int:
+    health = client.health()
+    if args.json:
+        sys.stdout.write(f"{listings.health_json(health)}\n")
+    else:
+        terminal.console().print(listings.health_table(health))
+    return int(not health.ok)
 
 
 def _embed(client: Client, args: argparse.Namespace) -> None:
@@ -351,6 +345,7 @@ def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 _COMMANDS: Mapping[str, Callable[[Client, argparse.Namespace], int | None]] = {
     "models": _models,
+    "health": _health,
     "embed": _embed,
     **dict.fromkeys(("denoise", "score"), _rows),
     "search": indices.search,

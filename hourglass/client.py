@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,9 +24,11 @@ import grpc.aio
 
 from hourglass import steps
 from hourglass.coalescing import Coalescer
+from hourglass.columns import RowsLike
 from hourglass.connection import Connection
 from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError, from_rpc
+from hourglass.health import Health, HealthStub
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
 from hourglass.steps import Ask, Give, Pause, Start, Steps, Wait
 from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
@@ -33,7 +36,7 @@ from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
 T = TypeVar("T")
 
 
-class _Base:
+class _Base(ABC):
     """What both clients are made of: a channel, and the limits already learned."""
 
     _library: ClassVar[Any]
@@ -57,11 +60,16 @@ class _Base:
         self._stub = AutoencoderStub(self._channel)
         self._limits: steps.Limits = {}
         self._closed = False
+        self._prepare()
 
-    def _rpc(self, method: str) -> Any:
+    @abstractmethod
+    def _prepare(self) -> None:
+        """What only one of the clients has."""
+
+    def _rpc(self, method: str, stub: HealthStub | None) -> Any:
         if self._closed:
             raise ValueError("the client is closed: make a new one")
-        return getattr(self._stub, method)
+        return getattr(stub or self._stub, method)
 
     def _begin(self, call: Callable[..., Any], request: Any) -> Any:
         return call(request, timeout=self._connection.timeout, metadata=self._connection.metadata)
@@ -80,8 +88,7 @@ class Client(_Base):
 
     _library = grpc
 
-    def __init__(self, server: str, **settings: Any) -> None:
-        super().__init__(server, **settings)
+    def _prepare(self) -> None:
         # A Ctrl-C reaches the main thread; inside gRPC's bookkeeping of a call that begins, it would leave the channel
         # waiting for that call for ever. So calls begin on a thread of their own.
         self._starter = ThreadPoolExecutor(1, "hourglass-start")
@@ -98,10 +105,15 @@ class Client(_Base):
         """How far the rows that came to the server last are from the calibration rows, and what those look like."""
         return self._only(steps.get_drift(name, version))
 
+    def health(self) -> Health:
+        """What one server says of itself, also while it drains and no other call goes there."""
+        with self._connection.open(grpc, balanced=False) as channel:
+            return self._only(steps.health(), HealthStub(channel))
+
     def embed(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -110,8 +122,9 @@ class Client(_Base):
         require_space_id: str | None = None,
     ) -> Embeddings:
         """rows: array-like [n, ...row shape], n >= 1, in the units of the training data; or, of models with a schema,
-        columns by name: a dict or DataFrame of array-likes [n] of numbers, bools or texts, None where one is missing,
-        in any order and with others among them. with_stddev: also how sure each number is, of models with a prior.
+        columns by name: a dict of array-likes [n] of numbers, bools or texts, None where one is missing, or a DataFrame
+        or table of pandas, polars or pyarrow, in any order and with others among them. Of other models a frame's
+        columns are an array in their order. with_stddev: also how sure each number is, of models with a prior.
         normalize: to length 1. encoding: what the numbers come as, of `Embeddings`. require_space_id: answer only in
         this embedding space, that of an index."""
         options = steps.embedding(
@@ -119,14 +132,14 @@ class Client(_Base):
         )
         return self._only(steps.array(steps.EMBED, self._limits, model, rows, version, **options))
 
-    def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
+    def denoise(self, model: str, rows: RowsLike, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
         return self._only(steps.array(steps.DENOISE, self._limits, model, rows, version))
 
     def score(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -152,7 +165,7 @@ class Client(_Base):
         )
         return self._only(plan)
 
-    def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
+    def decode(self, model: str, embeddings: Embeddings | RowsLike, *, version: int | None = None) -> Reconstructions:
         """embeddings: `Embeddings`, or array-like [n, embedding size] of the model's own embedding space (of int8, the
         whole numbers) -> the rows they stand for. Normalised and binary ones stand for none."""
         return self._only(steps.decode(self._limits, model, embeddings, version))
@@ -170,7 +183,7 @@ class Client(_Base):
     def embed_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -189,7 +202,7 @@ class Client(_Base):
         return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
 
     def denoise_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None
+        self, model: str, batches: Iterable[RowsLike], *, version: int | None = None
     ) -> Iterator[Reconstructions]:
         """As `embed_batches`."""
         return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
@@ -197,7 +210,7 @@ class Client(_Base):
     def score_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -241,11 +254,11 @@ class Client(_Base):
     ) -> None:
         self.close()
 
-    def _only(self, plan: Steps[T]) -> T:
-        [answer] = self._carry_out(plan)
+    def _only(self, plan: Steps[T], stub: HealthStub | None = None) -> T:
+        [answer] = self._carry_out(plan, stub)
         return answer
 
-    def _carry_out(self, plan: Steps[T]) -> Iterator[T]:
+    def _carry_out(self, plan: Steps[T], stub: HealthStub | None = None) -> Iterator[T]:
         resume: Callable[[], Any] = partial(next, plan)
         with closing(plan):
             while True:
@@ -257,9 +270,9 @@ class Client(_Base):
                 try:
                     match step:
                         case Ask(method, request):
-                            reply = self._begin(self._rpc(method), request)
+                            reply = self._begin(self._rpc(method, stub), request)
                         case Start(method, request):
-                            reply = self._starter.submit(self._begin, self._rpc(method).future, request).result()
+                            reply = self._starter.submit(self._begin, self._rpc(method, stub).future, request).result()
                         case Wait(call):
                             reply = call.result()
                         case Pause(seconds):
@@ -280,8 +293,7 @@ class AsyncClient(_Base):
 
     _library = grpc.aio
 
-    def __init__(self, server: str, **settings: Any) -> None:
-        super().__init__(server, **settings)
+    def _prepare(self) -> None:
         self._coalescer = Coalescer(self._only, self._limits)
 
     async def models(self) -> list[ModelInfo]:
@@ -293,10 +305,14 @@ class AsyncClient(_Base):
     async def drift(self, name: str, version: int | None = None) -> ModelDrift:
         return await self._only(steps.get_drift(name, version))
 
+    async def health(self) -> Health:
+        async with self._connection.open(grpc.aio, balanced=False) as channel:
+            return await self._only(steps.health(), HealthStub(channel))
+
     async def embed(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -309,13 +325,13 @@ class AsyncClient(_Base):
         )
         return await self._coalescer.ask(steps.EMBED, model, rows, version, **options)
 
-    async def denoise(self, model: str, rows: Any, *, version: int | None = None) -> Reconstructions:
+    async def denoise(self, model: str, rows: RowsLike, *, version: int | None = None) -> Reconstructions:
         return await self._coalescer.ask(steps.DENOISE, model, rows, version)
 
     async def score(
         self,
         model: str,
-        rows: Any,
+        rows: RowsLike,
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -334,7 +350,9 @@ class AsyncClient(_Base):
             return await self._only(steps.score(self._limits, model, rows, version, control_fdr=True, **options))
         return await self._coalescer.ask(steps.SCORE, model, rows, version, **options)
 
-    async def decode(self, model: str, embeddings: Any, *, version: int | None = None) -> Reconstructions:
+    async def decode(
+        self, model: str, embeddings: Embeddings | RowsLike, *, version: int | None = None
+    ) -> Reconstructions:
         return await self._only(steps.decode(self._limits, model, embeddings, version))
 
     async def generate(
@@ -346,7 +364,7 @@ class AsyncClient(_Base):
     def embed_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         with_stddev: bool = False,
@@ -360,14 +378,14 @@ class AsyncClient(_Base):
         return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
 
     def denoise_batches(
-        self, model: str, batches: Iterable[Any], *, version: int | None = None
+        self, model: str, batches: Iterable[RowsLike], *, version: int | None = None
     ) -> AsyncIterator[Reconstructions]:
         return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
 
     def score_batches(
         self,
         model: str,
-        batches: Iterable[Any],
+        batches: Iterable[RowsLike],
         *,
         version: int | None = None,
         false_alarm_rate: float | None = None,
@@ -406,11 +424,11 @@ class AsyncClient(_Base):
     ) -> None:
         await self.close()
 
-    async def _only(self, plan: Steps[T]) -> T:
-        [answer] = [answer async for answer in self._carry_out(plan)]
+    async def _only(self, plan: Steps[T], stub: HealthStub | None = None) -> T:
+        [answer] = [answer async for answer in self._carry_out(plan, stub)]
         return answer
 
-    async def _carry_out(self, plan: Steps[T]) -> AsyncIterator[T]:
+    async def _carry_out(self, plan: Steps[T], stub: HealthStub | None = None) -> AsyncIterator[T]:
         resume: Callable[[], Any] = partial(next, plan)
         with closing(plan):
             while True:
@@ -422,9 +440,9 @@ class AsyncClient(_Base):
                 try:
                     match step:
                         case Ask(method, request):
-                            reply = await self._begin(self._rpc(method), request)
+                            reply = await self._begin(self._rpc(method, stub), request)
                         case Start(method, request):
-                            reply = self._begin(self._rpc(method), request)
+                            reply = self._begin(self._rpc(method, stub), request)
                         case Wait(call):
                             reply = await call
                         case Pause(seconds):

@@ -50,6 +50,7 @@ class Coalescer:
         def send(rows: Any) -> Awaitable[A]:
             return self._carry_out(steps.array(method, self._limits, model, rows, version, **options))
 
+        method.check(**options)
         learned = (model, version)
         terms = self._limits.get(learned) or await self._look_up(model, version)
         most = terms.room(options).rows
@@ -230,4 +231,4 @@ def _owner(calls: Sequence[_Call], error: Exception) -> int | None:
 
 def _is_outdated(error: Exception) -> bool:
     """Whether the model may have columns by now that were not taken from what the caller gave."""
-    return isinstance(error, HourglassError) and error.reason == steps.MISSING_COLUMN
+    return isinstance(error, HourglassError) and error.reason in steps.TAKEN_WRONGLY

@@ -37,8 +37,7 @@ _SERVICE_CONFIG = {
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
 }
 
-OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.service_config_disable_resolution", 1),
     # gRPC forgets a message above 256 KiB and then cannot send it again.
     ("grpc.per_rpc_retry_buffer_size", _KEPT_FOR_RETRY),
@@ -89,10 +88,13 @@ class Connection:
             credentials = grpc.ssl_channel_credentials(Path(self.ca_file).read_bytes(), *pem)
             object.__setattr__(self, "credentials", credentials)
 
-    def open(self, library: Any) -> Any:
-        """A channel of `grpc` or `grpc.aio`."""
+    def open(self, library: Any, *, balanced: bool = True) -> Any:
+        """A channel of `grpc` or `grpc.aio`. balanced: over all servers that say they are ready, with retries; else to
+        one of them, whatever it says."""
         # gRPC would go through $http_proxy even to this machine, with the token.
-        options = [*OPTIONS, ("grpc.enable_http_proxy", int(not _is_this_machine(self.server)))]
+        options = [*_OPTIONS, ("grpc.enable_http_proxy", int(not _is_this_machine(self.server)))]
+        if balanced:
+            options.append(("grpc.service_config", json.dumps(_SERVICE_CONFIG)))
         if self.credentials is None:
             return library.insecure_channel(self.server, options)
         return library.secure_channel(self.server, self.credentials, options)

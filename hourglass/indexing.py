@@ -14,11 +14,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from hourglass.batches import take
+from hourglass.batches import Taken, take
 from hourglass.client import Client
 from hourglass.contract.quantization import Encoding
 from hourglass.files import FileError, RowFile, open_rows
 from hourglass.files.encoding import refused
+from hourglass.files.rows import ArrayBatch
 from hourglass.messages import ModelInfo
 from hourglass.selection import select
 from hourglass.stored_columns import StoredColumns
@@ -129,10 +130,10 @@ class _Chunk:
 
 
 def digests(rows: np.ndarray, beside: Sequence[pa.Array]) -> list[bytes]:
-    """Of each row as it is sent and of what stands beside it: 16 bytes, the same exactly when both are the same."""
+    """Of each row, [n, …] of any dtype, and of what stands beside it: 16 bytes, the same exactly when both are."""
     if not len(rows):
         return []
-    flat = np.ascontiguousarray(rows, dtype="<f4").reshape(len(rows), -1)
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
     # Times by their numbers: how Python writes them depends on its version.
     plain = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in beside]
     plain = [c.cast(pa.int32()) if pa.types.is_date(c.type) else c for c in plain]
@@ -168,9 +169,18 @@ class _Chunks:
             if taken.problems:
                 self.done.first_bad = self.done.first_bad or refused(taken.batch, taken.problems[0])
                 self.done.bad += len(taken.problems)
-            rows = taken.rows[taken.good] if taken.problems else taken.rows
+            rows, written = taken.rows, self._as_written(taken)
+            if taken.problems:
+                rows, written = rows[taken.good], written[taken.good]
             beside = self._columns.take(taken.batch, taken.good)
-            yield _Chunk(len(taken.rows), rows, beside, digests(rows, beside.columns[1:]))
+            yield _Chunk(len(taken.rows), rows, beside, digests(written, beside.columns[1:]))
+
+    def _as_written(self, taken: Taken) -> np.ndarray:
+        """What a row's digest is of: the row as it is sent, or of images of bytes these, a quarter as many."""
+        batch, taken_whole = taken.batch, self._selection.columns is None
+        if taken_whole and isinstance(batch, ArrayBatch) and batch.values.dtype == np.uint8:
+            return batch.values
+        return taken.rows.astype("<f4", copy=False)
 
     def changed(self, chunk: _Chunk, known: dict[int | str, bytes]) -> _Chunk:
         """Without the rows that are there already. known: the digests of those whose ids are there."""

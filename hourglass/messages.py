@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hourglass.contract.array import Array
@@ -19,6 +20,7 @@ from hourglass.contract.manifest import AsideColumns, Window
 from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema
 from hourglass.errors import HourglassError
+from hourglass.frames import Framed, flat, score_names, top_columns
 from hourglass.rows import ENCODINGS, column
 from hourglass.v1 import autoencoder_pb2 as pb
 
@@ -30,6 +32,9 @@ _DTYPES = {
     pb.DATA_TYPE_INT8: DTYPES["int8"],
     pb.DATA_TYPE_BINARY: DTYPES["binary"],
 }
+_Floats = NDArray[np.float32]
+_Ints = NDArray[np.int32]
+_Bools = NDArray[np.bool_]
 _NUMBER = Column(name="number")  # of rows without columns
 
 
@@ -150,7 +155,7 @@ class _Values(_Parted):
 
 
 @dataclass(frozen=True)
-class Embeddings(_Values):
+class Embeddings(_Values, Framed):
     """As they were asked for.
 
     values: float32, float16 or int8 [n, embedding size]; of binary uint8 [n, ceil(embedding size / 8)], eight numbers'
@@ -159,7 +164,7 @@ class Embeddings(_Values):
     number is; None if not asked for.
     """
 
-    stddev: np.ndarray | None = None
+    stddev: _Floats | None = None
     scale: float | None = None
     normalized: bool = False
 
@@ -167,12 +172,16 @@ class Embeddings(_Values):
     def encoding(self) -> Encoding:
         return next(encoding for encoding, dtype in DTYPES.items() if dtype == self.values.dtype)
 
-    def floats(self) -> np.ndarray:
+    def floats(self) -> _Floats:
         """float32 [n, embedding size]: the numbers that these stand for. Raises ValueError of binary ones."""
         if self.encoding == "binary":
             raise ValueError("of binary embeddings only bits are left: ask for another encoding")
         floats = self.values.astype(np.float32)
         return floats if self.scale is None else floats * np.float32(self.scale)
+
+    def _frame(self, model: ModelInfo | None) -> dict[str, np.ndarray]:
+        """The values as they are, in one column, and stddev in another where it was asked for."""
+        return {"embedding": self.values, **({} if self.stddev is None else {"stddev": self.stddev})}
 
     @classmethod
     def decode(cls, answer: pb.EmbedResponse, rows: int) -> Self:
@@ -187,14 +196,23 @@ class Embeddings(_Values):
         return replace(super().join(parts), stddev=_concatenated(stddevs) if stddevs else None)
 
 
-class _Rows(_Values):
+@dataclass(frozen=True)
+class _Rows(_Values, Framed):
     """values: float32 [n, *row shape], in the units of the training data."""
+
+    values: _Floats
 
     def columns(self, model: ModelInfo) -> dict[str, np.ndarray]:
         """Each column by name as people read it: [n] of float32, bool or str. Raises ValueError without a schema."""
         if not model.schema or model.window is not None:
             raise ValueError(f"rows of {model.model.name!r} have no columns")
         return dict(Schema(model.schema).decode(self.values))
+
+    def _frame(self, model: ModelInfo | None) -> dict[str, np.ndarray]:
+        """`columns` where there are; otherwise c0, c1, … for each number, row-major."""
+        if model is not None and model.schema and model.window is None:
+            return self.columns(model)
+        return {f"c{i}": values for i, values in enumerate(flat(self.values).T)}
 
 
 class Reconstructions(_Rows):
@@ -225,10 +243,10 @@ class TopFeatures(_Parted):
     column is categorical, NaN where a cell is missing: see `cells`.
     """
 
-    feature: np.ndarray
-    share: np.ndarray
-    observed: np.ndarray
-    expected: np.ndarray
+    feature: _Ints
+    share: _Floats
+    observed: _Floats
+    expected: _Floats
 
     def names(self, model: ModelInfo) -> np.ndarray:
         """str [n, k]: the features' names, as in ModelInfo.feature_names."""
@@ -263,7 +281,7 @@ class TopFeatures(_Parted):
 
 
 @dataclass(frozen=True)
-class Scores(_Parted):
+class Scores(_Parted, Framed):
     """Of each row.
 
     score: float32 [n], higher is more anomalous. p_value: float32 [n], in (0, 1]. is_anomaly: bool [n], score >
@@ -274,18 +292,18 @@ class Scores(_Parted):
     the score): None if not asked for.
     """
 
-    score: np.ndarray
-    p_value: np.ndarray
-    is_anomaly: np.ndarray
+    score: _Floats
+    p_value: _Floats
+    is_anomaly: _Bools
     threshold: float
     false_alarm_rate: float
     model: ModelVersion
-    reconstruction_error: np.ndarray
-    clipped: np.ndarray
-    missing: np.ndarray
-    unknown: np.ndarray
+    reconstruction_error: _Floats
+    clipped: _Ints
+    missing: _Ints
+    unknown: _Ints
     top_features: TopFeatures | None = None
-    feature_errors: np.ndarray | None = None
+    feature_errors: _Floats | None = None
 
     @classmethod
     def decode(cls, answer: pb.ScoreResponse, rows: int) -> Self:
@@ -320,6 +338,17 @@ class Scores(_Parted):
             top_features=TopFeatures.join(tops) if tops else None,
             feature_errors=_concatenated(errors) if errors else None,
         )
+
+    def _frame(self, model: ModelInfo | None) -> dict[str, np.ndarray]:
+        """Of the model's columns `missing` and `unknown` those that can be above 0; texts where not all are numeric."""
+        columns = {name: getattr(self, name) for name in score_names(model)}
+        if self.top_features is not None:
+            names = None if model is None else model.feature_names
+            as_text = model is not None and not Schema(model.schema).is_numeric
+            columns |= top_columns(self.top_features, names, model if as_text else None)
+        if self.feature_errors is not None:
+            columns["feature_errors"] = flat(self.feature_errors)
+        return columns
 
     def fdr_controlled(self) -> Self:
         """With verdicts that control the false discovery rate over all these rows, as a server's over a message's."""

@@ -23,20 +23,13 @@ from hourglass.contract.calibration import largest_discovery
 from hourglass.contract.schema import Column, Schema, category
 from hourglass.files.cells import value_of
 from hourglass.files.encoding import cells
+from hourglass.frames import score_names, top_columns, top_name
 from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
 
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
 _NAME_WIDTH, _CELL_WIDTH = 24, 14
-_SCORE_COLUMNS = pa.schema(
-    [
-        ("score", pa.float32()),
-        ("p_value", pa.float32()),
-        ("is_anomaly", pa.bool_()),
-        ("reconstruction_error", pa.float32()),
-        ("clipped", pa.int32()),
-    ]
-)
+_SCORE_TYPES = {"is_anomaly": pa.bool_(), **dict.fromkeys(("clipped", "missing", "unknown"), pa.int32())}
 
 A = TypeVar("A", Embeddings, Generated, Reconstructions, Scores)
 
@@ -147,12 +140,12 @@ class ScoreOutput(Output[Scores]):
             "feature_errors": feature_errors,
         }
         self.control_fdr = control_fdr
-        self._names = pa.array(names)
+        self._names = names
         self._calibration_rows = model.calibration.rows
         self.row_shape = model.row_shape if feature_errors else ()
-        counts = {"missing": model.takes_missing, "unknown": any(column.categories for column in model.schema)}
-        self._columns = (*_SCORE_COLUMNS, *(pa.field(name, pa.int32()) for name, there in counts.items() if there))
-        self.schema = pa.schema([*self._columns, *self._feature_columns()])
+        self._columns = score_names(model)
+        columns = [(name, _SCORE_TYPES.get(name, pa.float32())) for name in self._columns]
+        self.schema = pa.schema([*columns, *self._feature_columns()])
         self._anomalies = self._clipped_rows = self._unknown_rows = 0
         self._top: list[_Row] = []
         self._threshold = self._rate = float("nan")
@@ -160,11 +153,10 @@ class ScoreOutput(Output[Scores]):
         self._p_values: Counter[float] = Counter()
 
     def _feature_columns(self) -> Iterator[tuple[str, pa.DataType]]:
-        for i in range(1, self._explanation["top_features"] + 1):
-            yield f"top{i}_feature", pa.string()
-            yield f"top{i}_share", pa.float32()
-            for what in ("observed", "expected"):
-                yield f"top{i}_{what}", pa.string() if self._as_text else pa.float32()
+        value = pa.string() if self._as_text else pa.float32()
+        types = {"feature": pa.string(), "share": pa.float32(), "observed": value, "expected": value}
+        for place in range(1, self._explanation["top_features"] + 1):
+            yield from ((top_name(place, what), type_) for what, type_ in types.items())
 
     def rows_per_message(self, client: Client) -> int:
         return client.rows_per_message(self._model.name, self._model.version, **self._explanation)
@@ -177,12 +169,10 @@ class ScoreOutput(Output[Scores]):
         return answer.score if answer.feature_errors is None else answer.feature_errors
 
     def arrays(self, answer: Scores, taken: Taken | None) -> list[pa.Array]:
-        arrays = [pa.array(getattr(answer, column.name)) for column in self._columns]
-        if (top := answer.top_features) is not None:
-            cells = top.cells(self._info) if self._as_text else (top.observed, top.expected)
-            for i in range(top.feature.shape[1]):
-                arrays.append(self._names.take(pa.array(top.feature[:, i])))
-                arrays += [pa.array(values[:, i]) for values in (top.share, *cells)]
+        arrays = [pa.array(getattr(answer, name)) for name in self._columns]
+        if answer.top_features is not None:
+            top = top_columns(answer.top_features, self._names, self._info if self._as_text else None)
+            arrays += [pa.array(values) for _, values in top]
         return arrays
 
     def complete(self, table: pa.Table) -> pa.Table:
@@ -218,7 +208,7 @@ class ScoreOutput(Output[Scores]):
         features = []
         for feature, share, *values in zip(*(column.tolist() for column in columns), strict=True):
             observed, expected = (self._info.column_of(feature).cell(value, "{:.4g}".format) for value in values)
-            features.append(_Feature(self._names[feature].as_py(), share, observed, expected))
+            features.append(_Feature(self._names[feature], share, observed, expected))
         return features
 
     @cached_property

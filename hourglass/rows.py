@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
@@ -14,6 +12,7 @@ from typing import Any, Self
 import grpc
 import numpy as np
 
+from hourglass.columns import NUMBER, Named, check_lengths, is_missing, stacked
 from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.contract.schema import Column, Schema, SchemaError
 from hourglass.errors import HourglassError
@@ -123,7 +122,6 @@ ENCODINGS: Mapping[Encoding, pb.DataType] = {
     "int8": pb.DATA_TYPE_INT8,
     "binary": pb.DATA_TYPE_BINARY,
 }
-_NUMBER = (numbers.Real, Decimal, np.bool_)
 # How a column's numbers travel: those that fit none of these are rounded to FLOAT64.
 _NUMBERS = {
     "b1": (pb.DATA_TYPE_BOOL, "?"),
@@ -134,23 +132,24 @@ _NUMBERS = {
 }
 
 
-def of(rows: Any, wanted: Collection[str] | None = None) -> Rows:
-    """An array-like of real numbers; or a mapping of column names to array-likes [n] of numbers, bools or texts, with
-    None, NaN or "" where a cell is missing. wanted: the columns to take from it; None: all.
+def table_of(named: Named, wanted: Collection[str]) -> TableRows:
+    """The wanted ones of the columns. Raises as `Named.cells`, and ValueError for columns of different lengths."""
+    columns = {name: named.cells(name) for name in named.names if name in wanted}
+    check_lengths(columns)
+    return TableRows(columns)
 
-    Raises TypeError for what is neither, ValueError for columns of different lengths.
-    """
-    if hasattr(rows, "keys") and hasattr(rows, "__getitem__"):
-        names = [name for name in rows.keys() if wanted is None or name in wanted]  # noqa: SIM118 - DataFrames have keys
-        columns = {str(name): _cells(name, rows[name]) for name in names}
-        lengths = {len(values): name for name, values in columns.items()}
-        if len(lengths) > 1:
-            shown = ", ".join(f"{name!r} has {length}" for length, name in sorted(lengths.items()))
-            raise ValueError(f"columns of different lengths: {shown}")
-        return TableRows(columns)
-    array = np.asarray(rows)
+
+def array_of(rows: Any) -> ArrayRows:
+    """An array-like of real numbers, or a frame of them, whose columns are the array's in their order. Raises TypeError
+    for what is neither, also for a dict, whose columns have no order."""
+    named = Named.of(rows)
+    if named is not None:
+        if not named.is_matrix:
+            raise TypeError("an array of numbers is taken here, not named columns")
+        return ArrayRows(named.array())
+    array = _as_array(rows)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"rows are an array of real numbers, or named columns, {_why_no_array(array)}")
+        raise TypeError(f"rows are an array of real numbers, or named columns: {_why_no_array(rows, array)}")
     return ArrayRows(array)
 
 
@@ -183,25 +182,27 @@ class Terms:
         return Room(max(1, min(self.max_rows, room // max(row, of_embed, of_score))), room)
 
     def rows(self, rows: Any) -> Rows:
-        """As `of`, of named columns those that the model takes; Rows as they are. Raises HourglassError where one of
-        these is not there."""
+        """Of named columns those that the model takes; a frame as an array where the model's columns have no names;
+        Rows as they are. Raises as `table_of` and `array_of`, HourglassError where a column is not there."""
         if isinstance(rows, Rows):
             return rows
-        if hasattr(rows, "keys") and self.schema.columns:
-            try:
-                self.schema.check_names(list(rows.keys()))
-            except SchemaError as error:
-                field = f"table.columns.{error.column}"
-                raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
-        return of(rows, self.schema.names)
+        named = Named.of(rows)
+        as_array = not self.schema.columns and len(self.row_shape) == 1
+        if named is None or (named.is_matrix and as_array):
+            return array_of(rows)
+        try:
+            self.schema.check_names(named.names)
+        except SchemaError as error:
+            field = f"table.columns.{error.column}"
+            raise HourglassError(grpc.StatusCode.INVALID_ARGUMENT, "MISSING_COLUMN", str(error), field) from None
+        return table_of(named, self.schema.names)  # of no columns: the server refuses it, and says what would do
 
 
 def count(rows: Any) -> int:
     """How many rows these are, by a look that converts nothing; 0 where only a conversion tells."""
-    if hasattr(rows, "keys") and hasattr(rows, "__getitem__"):
-        rows = next((rows[name] for name in rows.keys()), ())  # noqa: SIM118 - DataFrames have keys
+    named = Named.of(rows)
     try:
-        return len(rows)
+        return len(rows if named is None else named)
     except TypeError:
         return 0
 
@@ -223,47 +224,30 @@ def column(message: pb.ColumnSchema) -> Column:
     return Column(name=message.name, type=message.type, categories=tuple(message.categories))
 
 
-def _why_no_array(array: np.ndarray) -> str:
-    if array.dtype.kind == "O" and any(hasattr(cell, "keys") for cell in array.flat):
-        return "not rows as dicts: turn them into columns, {name: [values]}"
-    if array.dtype.kind == "O" and any(cell is None for cell in array.flat):
-        return "and None is no number: in an array a missing one is float('nan')"
-    return f"not an array of {array.dtype}"
+def _as_array(rows: Any) -> np.ndarray:
+    try:
+        return stacked(np.asarray(rows))
+    except ValueError:
+        if isinstance(rows, Sequence):  # of different shapes: which
+            parts = np.empty(len(rows), dtype=object)
+            for i, row in enumerate(rows):
+                parts[i] = np.asarray(row)
+            stacked(parts)
+        raise
 
 
-def _cells(name: object, values: Any) -> np.ndarray:
-    """[n]: numbers, or texts as objects. Raises TypeError."""
-    array = np.asarray(values) if hasattr(values, "__array__") else np.array(values, dtype=object)
-    if array.ndim != 1:
-        raise TypeError(f"column {name!r} has the shape {list(array.shape)}, not [n]")
-    if array.dtype.kind in "biuf":
-        return array
+def _why_no_array(rows: Any, array: np.ndarray) -> str:
     if array.dtype.kind not in "OU":
-        raise TypeError(f"column {name!r} is an array of {array.dtype}, not of numbers or texts")
-    cells = [None if _is_missing(cell) else cell for cell in array.tolist()]
-    kinds = {type(cell) for cell in cells if cell is not None}
-    if kinds and all(issubclass(kind, str) for kind in kinds):
-        return np.array([cell or "" for cell in cells], dtype=object)
-    if all(issubclass(kind, _NUMBER) for kind in kinds):
-        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
-    raise TypeError(_why_no_column(name, cells))
-
-
-def _why_no_column(name: object, cells: list[Any]) -> str:
-    present = [(row, cell) for row, cell in enumerate(cells) if cell is not None]
-    _, first = present[0]
-    kind = str if isinstance(first, str) else _NUMBER
-    row, cell = next((row, cell) for row, cell in present if not isinstance(cell, kind))
-    after = "" if cell is first else f" after {type(first).__name__}"
-    return (
-        f"row {row}, column {name!r}: {type(cell).__name__}{after}: convert the whole column to numbers, or to texts, "
-        "with None where a cell is missing"
-    )
-
-
-def _is_missing(cell: object) -> bool:
-    # pandas has a missing value of its own, which is neither equal to itself nor different.
-    return cell is None or type(cell).__name__ == "NAType" or (isinstance(cell, float) and math.isnan(cell))
+        return f"this is an array of {array.dtype}"
+    # numpy turns numbers beside a text into texts.
+    cells = np.ndenumerate(np.array(rows, dtype=object))
+    place, cell = next(((place, cell) for place, cell in cells if not isinstance(cell, NUMBER)))
+    if hasattr(cell, "keys"):
+        return "turn rows that are dicts into columns, {name: [values]}"
+    where = ", ".join(f"{what} {i}" for what, i in zip(("row", "number"), place, strict=False)) or "this"
+    if is_missing(cell):
+        return f"{where} is {cell}, and in an array a missing number is float('nan')"
+    return f"{where} is of type {type(cell).__name__}"
 
 
 def _column(name: str, values: np.ndarray) -> pb.Column:

@@ -14,13 +14,15 @@ from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import grpc
+from google.protobuf.wrappers_pb2 import StringValue
 
 from hourglass import messages
+from hourglass.columns import Named
 from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError
+from hourglass.health import LIVENESS, READINESS, SERVICE, SERVING, Health
 from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
-from hourglass.rows import ENCODINGS, ArrayRows, Rows, Terms
-from hourglass.rows import of as rows_of
+from hourglass.rows import ENCODINGS, ArrayRows, Rows, Terms, array_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -29,9 +31,10 @@ _WINDOW = 4
 # being updated some have it and others do not.
 _TRIES = 8
 
-_NOT_FOUND, _QUEUE_FULL, MISSING_COLUMN = "MODEL_NOT_FOUND", "QUEUE_FULL", "MISSING_COLUMN"
-# What rows get that were split for limits or a model which are no more.
-_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", MISSING_COLUMN)
+_NOT_FOUND, _QUEUE_FULL = "MODEL_NOT_FOUND", "QUEUE_FULL"
+# What rows get that were taken from columns for a model which is no more, and those that were split for its limits.
+TAKEN_WRONGLY = ("MISSING_COLUMN", "NO_SCHEMA")
+_SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", *TAKEN_WRONGLY)
 
 
 class Answer(Protocol):
@@ -109,12 +112,15 @@ class Method(Generic[A]):
     encoded: bool = False
 
     def fields(self, rows: Rows) -> dict[str, Any]:
-        """Of the request, those that hold the rows. Raises TypeError for named columns where there can be none."""
+        """Of the request, those that hold the rows."""
         if isinstance(rows, ArrayRows):
             return {self.array: rows.message(self.encoded)}
-        if self.table is None:
-            raise TypeError(f"{self.name} takes an array of numbers, not named columns")
+        assert self.table is not None
         return {self.table: rows.message()}
+
+    def check(self, **options: Any) -> None:
+        """Raises TypeError or ValueError, naming the option that the request cannot hold."""
+        _set(self.request(), **options)
 
 
 EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
@@ -153,11 +159,15 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
         yield Give(method.answer.decode(answer, message.rows))
 
     pinned: int | None = None
+    terms: Terms | None = None  # where batches are named columns
     next_row = 0
     try:
         for batch in batches:
-            rows = batch if isinstance(batch, Rows) else rows_of(batch)
-            request = method.request(model=model, version=pinned or version or 0, **method.fields(rows), **options)
+            if terms is None and not isinstance(batch, Rows) and Named.of(batch) is not None:
+                terms = Terms.of((yield from _look_up(model, pinned or version)))
+            rows = _taken(batch, terms, next_row)
+            request = method.request(**method.fields(rows))
+            _set(request, model=model, version=pinned or version or 0, **options)
             count = len(rows)
             if pinned is None:
                 answer = method.answer.decode((yield from _ask(Ask(method.name, request))), count)
@@ -189,6 +199,7 @@ def array(
     Nothing is handed out before all is there, so the whole can be done again, once: with the limits of now, and on a
     version that more servers have.
     """
+    method.check(model=model, version=version, **options)
     key = (model, version)
     for last in (False, True):
         learned = key in limits
@@ -196,7 +207,8 @@ def array(
             limits[key] = Terms.of((yield from _look_up(model, version)))
         terms = limits[key]
         try:
-            pieces = terms.rows(rows).pieces(terms.room(options))
+            taken = terms.rows(rows) if method.table else array_of(rows)
+            pieces = taken.pieces(terms.room(options))
             answers = yield from _gather(call(method, model, pieces, version, **options))
         except HourglassError as error:
             too_long = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not error.reason
@@ -254,11 +266,13 @@ def generate(model: str, rows: int, seed: int | None, version: int | None) -> St
 
     The first answer names the version and the seed, so messages go one after the other.
     """
+    _set(pb.GenerateRequest(), rows=rows, seed=seed)
     size = Terms.of((yield from _look_up(model, version))).room({}).rows
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
-        request = pb.GenerateRequest(model=model, version=pinned, rows=count, seed=seed)
+        request = pb.GenerateRequest()
+        _set(request, model=model, version=pinned, rows=count, seed=seed)
         answer = yield from _ask(Ask("Generate", request, first_row))
         yield Give(Generated.decode(answer, count))
         pinned, seed = answer.model.version, (answer.seed + 1) % 2**64
@@ -278,8 +292,31 @@ def get_model(name: str, version: int | None) -> Steps[ModelInfo]:
 
 def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
     """GetDrift."""
-    answer = yield from _ask(Ask("GetDrift", pb.GetDriftRequest(model=name, version=version or 0)))
-    yield Give(ModelDrift.decode(answer))
+    request = pb.GetDriftRequest()
+    _set(request, model=name, version=version or 0)
+    yield Give(ModelDrift.decode((yield from _ask(Ask("GetDrift", request)))))
+
+
+def health() -> Steps[Health]:
+    """Check of each name, and ListModels: of a HealthStub."""
+    ready = yield from _serves(READINESS)
+    live = yield from _serves(LIVENESS)
+    service = yield from _serves(SERVICE)
+    models: dict[str, bool] = {}
+    for info in (yield Ask("ListModels", pb.ListModelsRequest())).models:
+        if info.model.name not in models:  # once for all versions
+            models[info.model.name] = yield from _serves(f"model/{info.model.name}")
+    yield Give(Health(ready, live, service, models))
+
+
+def _serves(name: str) -> Part[bool]:
+    try:
+        answer = yield Ask("Check", StringValue(value=name))
+    except HourglassError as error:
+        if error.code is grpc.StatusCode.NOT_FOUND:
+            return False
+        raise
+    return bool(answer.value == SERVING)
 
 
 def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[int]:
@@ -288,10 +325,33 @@ def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[i
 
 
 def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:
-    answer: pb.GetModelResponse = yield from _ask(
-        Ask("GetModel", pb.GetModelRequest(model=model, version=version or 0))
-    )
+    request = pb.GetModelRequest()
+    _set(request, model=model, version=version or 0)
+    answer: pb.GetModelResponse = yield from _ask(Ask("GetModel", request))
     return answer
+
+
+def _taken(batch: Any, terms: Terms | None, first_row: int) -> Rows:
+    """A batch's rows; errors say where it begins in the call."""
+    if isinstance(batch, Rows):
+        return batch
+    try:
+        return array_of(batch) if terms is None else terms.rows(batch)
+    except (TypeError, ValueError) as error:
+        if not first_row:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{error} (in the batch that begins with row {first_row})") from None
+
+
+def _set(request: Any, **fields: Any) -> None:
+    """Fills in a request, but for what is None. Raises TypeError or ValueError, naming the field."""
+    for name, value in fields.items():
+        if value is not None:
+            try:
+                setattr(request, name, value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}={value!r}: {error}") from None
 
 
 def _ask(ask: Ask) -> Part[Any]:

@@ -55,10 +55,16 @@ def texts(values: pa.Array) -> np.ndarray:
 
 def value_of(column: pa.Array, row: int) -> Any:
     """A cell as a Python value; as text where Python has none."""
+    cell = column.slice(row, 1)
     try:
-        return column[row].as_py()
-    except ValueError:  # nanoseconds
-        return column.slice(row, 1).cast(pa.string())[0].as_py()
+        # pyarrow makes pandas' own values of nanoseconds, where pandas is installed.
+        if pa.types.is_timestamp(cell.type):
+            cell = cell.cast(pa.timestamp("us", cell.type.tz))
+        elif pa.types.is_duration(cell.type):
+            cell = cell.cast(pa.duration("us"))
+        return cell[0].as_py()
+    except (ValueError, OverflowError):  # beyond microseconds, or the years that Python knows
+        return cell.cast(pa.string())[0].as_py()
 
 
 def is_missing(cell: object) -> bool:

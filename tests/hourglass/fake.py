@@ -137,6 +137,8 @@ class Fake(autoencoder_pb2_grpc.AutoencoderServicer):
 
     def _of_table(self, table: pb.Table, context: grpc.ServicerContext) -> pb.Tensor:
         """Of columns of float64 numbers."""
+        if not self.columns:
+            Failure(grpc.StatusCode.INVALID_ARGUMENT, "NO_SCHEMA", "no names").abort(context)
         columns = {column.name: np.frombuffer(column.numbers.data, "<f8") for column in table.columns}
         for name in self.columns:
             if name not in columns:
@@ -205,8 +207,14 @@ def _top_features(rows: np.ndarray, k: int) -> pb.TopFeatures:
 
 
 @contextmanager
-def serving(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> Iterator[Fake]:
-    """Serves until the block ends; `fake.address` is where."""
+def serving(
+    fake: Fake,
+    credentials: grpc.ServerCredentials | None = None,
+    *,
+    listen: str = "127.0.0.1:0",
+    more: Callable[[grpc.Server], Any] = lambda server: None,
+) -> Iterator[Fake]:
+    """Serves until the block ends; `fake.address` is where. more: adds other services."""
     server = grpc.server(
         ThreadPoolExecutor(16),
         options=[
@@ -216,10 +224,10 @@ def serving(fake: Fake, credentials: grpc.ServerCredentials | None = None) -> It
         ],
     )
     autoencoder_pb2_grpc.add_AutoencoderServicer_to_server(fake, server)
-    if credentials is None:
-        fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    else:
-        fake.address = f"localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
+    more(server)
+    host = listen.partition(":")[0] if credentials is None else "localhost"
+    added = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
+    fake.address = f"{host}:{added}"
     server.start()
     try:
         yield fake

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -369,6 +370,18 @@ def test_longer_rows_are_learned(start: START, connect: Callable[..., Client]) -
     np.testing.assert_array_equal(client.embed("m", rows).values, answers.embedding(rows))
 
 
+def test_columns_that_come_and_go_are_learned(start: START, connect: Callable[..., Client]) -> None:
+    fake, rows = start(columns=("a", "b", "c", "d")), rows_of(3).astype(np.float64)
+    client, frame = connect(fake), pd.DataFrame(rows[:, ::-1], columns=["d", "c", "b", "a"])
+    np.testing.assert_array_equal(client.denoise("m", frame).values, answers.reconstruction(rows))
+    fake.columns = ()
+    np.testing.assert_array_equal(
+        client.denoise("m", frame).values, answers.reconstruction(rows[:, ::-1].astype(np.float32))
+    )
+    with pytest.raises(HourglassError, match="no names"):
+        client.denoise("m", dict(frame))
+
+
 def test_a_queue_that_our_own_messages_fill_is_waited_for(start: START, connect: Callable[..., Client]) -> None:
     """The third of five messages finds the queue full until the two behind it are answered."""
     refused = threading.Event()
@@ -452,8 +465,29 @@ def test_what_is_not_numbers_is_a_type_error(fake: Fake, connect: Callable[..., 
         connect(fake).embed("m", rows)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "error", "message"),
+    [
+        ("score", {"top_features": "x"}, TypeError, "top_features='x': "),
+        ("score", {"top_features": 2**40}, ValueError, "top_features=1099511627776: Value out of range"),
+        ("score", {"threshold": "high"}, TypeError, "threshold='high': "),
+        ("embed", {"version": "1"}, TypeError, "version='1': "),
+        ("embed", {"require_space_id": 3}, TypeError, "require_space_id=3: "),
+        ("embed", {"encoding": "int9"}, ValueError, "encoding is 'int9', none of float32, float16, int8, binary"),
+        ("generate", {"seed": -1}, ValueError, "seed=-1: Value out of range"),
+        ("generate", {"version": 2**70}, ValueError, "version=.*: Value out of range"),
+    ],
+)
+def test_an_option_that_cannot_be_sent_is_named(
+    fake: Fake, connect: Callable[..., Client], method: str, options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        getattr(connect(fake), method)("m", 3 if method == "generate" else rows_of(2), **options)
+    assert not fake.requests
+
+
 def test_ragged_rows_are_a_value_error(fake: Fake, connect: Callable[..., Client]) -> None:
-    with pytest.raises(ValueError, match="inhomogeneous"):
+    with pytest.raises(ValueError, match=r"row 1 has the shape \[1\], and row 0 \[2\]"):
         connect(fake).embed("m", [[1, 2], [3]])
 
 

@@ -372,6 +372,8 @@ def test_the_first_bad_row_is_the_one_named(tmp_path: Path) -> None:
         (pa.array([1, 2], pa.timestamp("s")), "row 0 .*column 'a': .* is not a number"),
         (pa.array([[1], [2]]), "row 0 .*column 'a': .* is not a number"),
         (pa.array([1, 2], pa.timestamp("ns")), "row 0 .*column 'a': '1970-01-01 00:00:00.000000001' is not a number"),
+        (pa.array([1000, 2], pa.timestamp("ns")), r"row 0 .*column 'a': datetime.datetime\(1970"),
+        (pa.array([1000, 2], pa.duration("ns")), r"row 0 .*column 'a': datetime.timedelta\(microseconds=1\)"),
         (pa.array([None, None], pa.timestamp("s")), "row 0 .*column 'a': the cell is empty"),
     ],
 )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.hourglass.fake import Fake
 
 ROUND_TRIP = """
@@ -41,9 +43,24 @@ def test_the_client_runs_on_protobuf(fake: Fake, major: int) -> None:
 
 
 def test_the_client_needs_only_the_base_dependencies(fake: Fake) -> None:
-    absent = ("pyarrow", "PIL", "rich", "torch", "onnxruntime", "onnx", "sklearn")
+    absent = ("pandas", "polars", "pyarrow", "PIL", "rich", "torch", "onnxruntime", "onnx", "sklearn")
     done = python(WITHOUT.format(absent=absent) + ROUND_TRIP, fake.address)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_a_frame_without_its_library_says_what_to_install(fake: Fake, library: str) -> None:
+    ask = f"import hourglass; hourglass.Client({fake.address!r}).embed('m', [[1, 2, 3, 4]])"
+    done = python(WITHOUT.format(absent=(library,)) + f"{ask}.to_{library.removeprefix('py')}()")
+    assert done.stderr.endswith(f"ModuleNotFoundError: {library} is not installed: pip install {library}\n")
+
+
+def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
+    [wheel] = tmp_path.iterdir()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"hourglass/py.typed", "hourglass/client.py", "hourglass/v1/autoencoder_pb2.pyi"} <= set(names)
 
 
 @pytest.mark.parametrize("absent", ["pyarrow", "PIL", "rich"])
@@ -65,5 +82,5 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    done = python("import hourglass as h; print(all(getattr(h, name).__name__ == name for name in h.__all__))")
+    done = python("import hourglass as h; print(all(getattr(h, name) is not None for name in h.__all__))")
     assert done.stdout == "True\n", done.stderr

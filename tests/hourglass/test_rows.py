@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hourglass import rows
 from hourglass.rows import Room, TableRows
 from hourglass.v1 import autoencoder_pb2 as pb
+from tests.hourglass.test_columns import table
 
 TEXTS = st.text(max_size=40)
 
@@ -82,7 +83,7 @@ def test_tables_are_cut_by_their_real_bytes(data: st.DataObject, n: int, most: i
     ids=str,
 )
 def test_cells_travel_as_what_they_are(cells: Any, sent: tuple[Any, list[Any]]) -> None:
-    [column] = rows.of({"c": cells}).message().columns
+    [column] = table({"c": cells}).message().columns
     kind, expected = sent
     assert [None if cell != cell else cell for cell in values(column)] == expected
     assert (column.numbers.data_type if column.WhichOneof("values") == "numbers" else None) == kind
@@ -99,20 +100,25 @@ def test_cells_travel_as_what_they_are(cells: Any, sent: tuple[Any, list[Any]]) 
 )
 def test_a_column_of_several_kinds_is_refused_naming_the_row(cells: list[Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        rows.of({"c": cells})
+        table({"c": cells})
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([{"a": 1.0}, {"a": 2.0}], r"not rows as dicts: turn them into columns, \{name: \[values\]\}"),
-        ([[1.0, None], [2.0, 3.0]], r"None is no number: in an array a missing one is float\('nan'\)"),
-        ([["a"], ["b"]], "not an array of <U1"),
+        ([{"a": 1.0}, {"a": 2.0}], r"turn rows that are dicts into columns, \{name: \[values\]\}"),
+        ([[1.0, 2.0], [2.0, None]], r"row 1, number 1 is None, and in an array a missing number is float\('nan'\)"),
+        ([["a"], ["b"]], "row 0, number 0 is of type str"),
+        ([[1.0, 2.0], [3.0, "x"]], "row 1, number 1 is of type str"),
+        ([date(2026, 1, 1)], "row 0 is of type date"),
+        ("text", "this is of type str"),
+        (None, "this is None"),
+        (np.zeros(2, "M8[s]"), "this is an array of datetime64"),
     ],
 )
 def test_what_is_no_array_is_told_what_to_become(given: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        rows.of(given)
+        rows.array_of(given)
 
 
 class Frame:
@@ -145,8 +151,8 @@ Missing.__name__ = "NAType"
 
 def test_frames_are_taken_as_they_are_and_only_what_the_model_wants() -> None:
     frame = Frame(a=np.array([1, Missing()], dtype=object), b=["x", None], at=np.zeros(2, "M8[s]"))
-    table = rows.of(frame, ("b", "a")).message()
-    assert [column.name for column in table.columns] == ["a", "b"]
-    assert np.isnan(values(table.columns[0])[1])
+    taken = table(frame, ("b", "a")).message()
+    assert [column.name for column in taken.columns] == ["a", "b"]
+    assert np.isnan(values(taken.columns[0])[1])
     with pytest.raises(TypeError, match="column 'at' is an array of datetime64"):
-        rows.of(frame)
+        table(frame)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from hourglass import Client, HourglassError
+from hourglass.cli import run
 from hourglass.v1 import autoencoder_pb2 as pb
 from tests import artefacts, wire
 from tests.processes import Serve
@@ -85,6 +87,35 @@ def test_a_bearer_token_is_asked_for(tmp_path: Path, exported: Path, serve: Call
         health = health_pb2_grpc.HealthStub(channel)
         assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
     assert "secret" not in "".join(server.lines) + server.metrics()
+
+
+def test_the_shipped_client_shows_its_files(
+    pki: Path, tmp_path: Path, exported: Path, serve: Callable[..., Serve], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, token = tmp_path / "tokens", tmp_path / "token"
+    tokens.write_text("secret\n")
+    token.write_text("secret\n")
+    tls = ("--tls-cert", str(pki / "server.pem"), "--tls-key", str(pki / "server.key"))
+    server = serve(exported, *tls, "--tls-client-ca", str(pki / "ca.pem"), "--auth-token-file", str(tokens))
+    own = {"cert_file": pki / "caller.pem", "key_file": pki / "caller.key"}
+    with Client(server.address, ca_file=pki / "ca.pem", token_file=token, **own) as client:
+        assert client.score("line", np.ones((2, 4))).model.version == 1
+        assert client.health().ok
+    with Client(server.address, ca_file=pki / "ca.pem", **own) as client:
+        with pytest.raises(HourglassError) as refused:
+            client.score("line", np.ones((2, 4)))
+        assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.UNAUTHENTICATED, "BAD_CREDENTIAL")
+    for ca, files in ((pki / "other-ca.pem", own), (pki / "ca.pem", {}), (None, {})):
+        with (
+            Client(server.address, ca_file=ca, token_file=token, timeout=5, **files) as client,
+            pytest.raises(HourglassError, match="TLS settings"),
+        ):
+            client.models()
+    flags = ["--ca-file", pki / "ca.pem", "--cert-file", own["cert_file"], "--key-file", own["key_file"]]
+    command = ["health", "--server", server.address, *map(str, flags)]
+    assert run([*command, "--token-file", str(token)]) == 0
+    assert run(command) == 1
+    assert "secret" not in "".join((*capsys.readouterr(), *server.lines))
 
 
 @pytest.mark.parametrize("kind", ["wrong key", "swapped", "garbage", "garbage authority", "missing"])

@@ -385,11 +385,6 @@ async def test_models_are_loaded_and_unloaded_only_where_that_is_allowed_and_nev
     assert "model_repository" in extensions
 
 
-def test_an_embedding_of_length_zero_stays_zero() -> None:
-    normalised = open_inference._of_length_one(np.array([[3, 4], [0, 0]], "<f4"))
-    np.testing.assert_allclose(normalised, [[0.6, 0.8], [0, 0]], rtol=1e-6)
-
-
 def test_every_field_has_the_number_of_the_protocol() -> None:
     """Of what travels in every ModelInfer: written by hand, as a client of another server would."""
     values = struct.pack("<3f", 1, 2, 3)

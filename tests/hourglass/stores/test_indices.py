@@ -24,6 +24,7 @@ from hourglass.indexing import index
 from hourglass.searching import Index
 from hourglass.stores import open_store
 from tests import artefacts
+from tests.hourglass.fake import Fake
 from tests.processes import Serve
 
 WIDTH, SIZE, ROWS = 12, 10, 60
@@ -333,6 +334,21 @@ def test_other_files(client: Client, vectors: str, tmp_path: Path, kind: str) ->
     assert contents(vectors) == expected
 
 
+def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Path) -> None:
+    fake, path = start(row_shape=(3, 4)), tmp_path / "images.npy"
+    images = np.random.default_rng(0).integers(0, 256, (ROWS, 3, 4), dtype=np.uint8)
+    with Client(fake.address) as client:
+        np.save(path, images)
+        assert index(client, path, vectors, "m").new == ROWS
+        assert index(client, path, vectors, "m").unchanged == ROWS
+        images[5, 2, 3] ^= 1
+        np.save(path, images)
+        changed = index(client, path, vectors, "m")
+        assert (changed.replaced, changed.unchanged) == (1, ROWS - 1)
+        with Index(client, vectors) as there:
+            assert there.nearest(images[7:8], 1)["id"].to_pylist() == [7]
+
+
 def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path, hourglass: PROGRAM) -> None:
     long = {f"column_{i}": ["long " * 20] * ROWS for i in range(7)}
     pq.write_table(table(**long), file)
@@ -345,7 +361,7 @@ def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path,
     shown = hourglass("search", file, "--in", vectors, "-k", 2)
     assert re.findall(r"row (\d+) ", shown) == ["0", "1"]
     assert "more rows" not in shown
-    one = hourglass("search", json.dumps(X[9].tolist()), "--in", vectors, "-k", 2)
+    one = hourglass("search", json.dumps(X[9].tolist(), indent=400), "--in", vectors, "-k", 2)
     assert "row 0" not in one
     assert re.search(r"rank +┃ id +┃ distance", one)
     assert re.search(r"1 +│ P-009 +│ +0 ", one)
