@@ -9,7 +9,7 @@ stubs = mkdir -p $(1) && $(BIN)/python -m grpc_tools.protoc -I proto \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
 	proto/hourglass/v1/autoencoder.proto proto/service/oip/open_inference.proto
 
-.PHONY: demo test check proto bench bench-peers bench-memory bench-swaps bench-repository bench-training bench-training-gpu bench-anomaly bench-tables bench-series bench-drift bench-streaming bench-gpu gpu-smoke clean
+.PHONY: demo search-demo test check proto bench bench-peers bench-memory bench-swaps bench-repository bench-training bench-training-gpu bench-anomaly bench-tables bench-series bench-drift bench-streaming bench-search bench-gpu gpu-smoke clean
 
 # One environment for every target, made when there is none or when pyproject.toml changed.
 $(READY): pyproject.toml Makefile
@@ -22,6 +22,9 @@ $(READY): pyproject.toml Makefile
 
 demo: $(READY)
 	$(BIN)/python -m examples.demo
+
+search-demo: $(READY)
+	$(BIN)/python -m examples.search
 
 test: $(READY)
 	$(BIN)/pytest
@@ -76,6 +79,9 @@ bench-streaming: $(READY)
 
 bench-tables: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables
+
+bench-search: $(READY)
+	$(BIN)/python -m benchmarks.search
 
 bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu

@@ -149,6 +149,9 @@ def _add_evaluate(commands: _Commands) -> None:
     evaluate.add_argument(
         "--samples", type=_positive, default=1000, metavar="K", help="draws for a row's -log p(x) [1000]"
     )
+    evaluate.add_argument(
+        "--search", action="store_true", help="adds what vector search finds by embeddings, in each encoding"
+    )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
 
 
@@ -228,6 +231,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         anomalous=parsed.anomalies,
         run=parsed.run,
         samples=parsed.samples,
+        neighbours=parsed.search,
         report=parsed.json,
         console=_console(),
         progress=_progress(),

@@ -16,7 +16,16 @@ from rich.console import Console
 from hourglass.contract import layout
 from training.data import DIGITS, SPRITES
 from training.errors import ConfigError
-from training.evaluation import anomalies, classification, compression, denoising, factors, likelihood, reconstruction
+from training.evaluation import (
+    anomalies,
+    classification,
+    compression,
+    denoising,
+    factors,
+    likelihood,
+    reconstruction,
+    search,
+)
 from training.evaluation.published import Published, open_model
 from training.evaluation.rows import read
 from training.evaluation.section import Numbers, Section
@@ -37,6 +46,7 @@ def evaluate(
     anomalous: Sequence[str],
     run: Path | None,
     samples: int,
+    neighbours: bool,
     report: Path | None,
     console: Console,
     progress: Progress,
@@ -45,7 +55,8 @@ def evaluate(
 
     source: as --data of a fit; None: what the run, or a model of built-in rows, was fitted on. label: a column of it,
     for classification. anomalous: its labels that are anomalies; none: see anomalies.find. run: the one that the model
-    came from, for what needs its weights. samples: of one row's -log p(x). Raises TrainingError.
+    came from, for what needs its weights. samples: of one row's -log p(x). neighbours: whether
+    to measure vector search. Raises TrainingError.
     """
     model = open_model(folder)
     if report:
@@ -57,7 +68,7 @@ def evaluate(
     subject = Subject.of(model, data, autoencoder, anomalies.find(data, anomalous, model.manifest))
     subject.show(console)
     numbers = subject.numbers()
-    for section in _sections(subject, samples, progress):
+    for section in _sections(subject, samples, neighbours, progress):
         section.show(console)
         numbers[section.name] = section.numbers
     if report:
@@ -96,7 +107,7 @@ def _default_source(model: Published, run: Run | None) -> str:
     raise ConfigError(f"--data FILE is missing: rows to evaluate {model.folder} on; it was fitted on {source}{gone}")
 
 
-def _sections(subject: Subject, samples: int, progress: Progress) -> Iterator[Section]:
+def _sections(subject: Subject, samples: int, neighbours: bool, progress: Progress) -> Iterator[Section]:
     """Raises TrainingError."""
     measures: dict[str, Callable[[Subject], Section]] = {
         "reconstruction": reconstruction.measure,
@@ -115,3 +126,5 @@ def _sections(subject: Subject, samples: int, progress: Progress) -> Iterator[Se
         with progress.step(f"measuring {what}"):
             section = measure(subject)
         yield section
+    if neighbours:
+        yield search.measure(subject, progress)
