@@ -208,6 +208,7 @@ def _use(name: str, exported: str, manifest: Manifest) -> str:
 hourglass-serve --exported {exported or "exported"}
 hourglass score FILE --model {name}
 hourglass embed FILE --model {name} --out embeddings.parquet
+hourglass embed FILE --model {name} --to lancedb://vectors
 hourglass denoise FILE --model {name} --out denoised.parquet
 ```
 `model.onnx` (input → {", ".join(manifest.graph_outputs(MODEL))}), `encoder.onnx` and `decoder.onnx`
