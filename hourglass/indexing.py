@@ -121,7 +121,7 @@ class _Chunk:
         kind = schema.field(EMBEDDING).type
         values = np.concatenate(self.answers).astype(kind.value_type.to_pandas_dtype(), copy=False)
         columns = [
-            *self.beside.columns,
+            *(self.beside[column.name] for column in record.fields),  # in the index's order, whatever that of --payload
             pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=kind),
             pa.array([record.embedding_space_id] * len(values)),
             pa.array(self.digests, pa.binary(DIGEST_BYTES)),
@@ -173,7 +173,8 @@ class _Chunks:
             if taken.problems:
                 rows, written = rows[taken.good], written[taken.good]
             beside = self._columns.take(taken.batch, taken.good)
-            yield _Chunk(len(taken.rows), rows, beside, digests(written, beside.columns[1:]))
+            payload = [beside[name] for name in sorted(self._columns.payload)]  # in whatever order it was asked for
+            yield _Chunk(len(taken.rows), rows, beside, digests(written, payload))
 
     def _as_written(self, taken: Taken) -> np.ndarray:
         """What a row's digest is of: the row as it is sent, or of images of bytes these, a quarter as many."""

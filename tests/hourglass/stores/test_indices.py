@@ -157,6 +157,16 @@ def test_rows_that_changed_are_replaced(to: str, file: Path, hourglass: PROGRAM)
     assert re.search(r"1 +│ P-003 +│ +0 +│ +3", found)
 
 
+def test_payload_in_another_order_is_the_same(to: str, file: Path, hourglass: PROGRAM) -> None:
+    pq.write_table(table(kind=["k"] * ROWS), file)
+    command = ("embed", file, "--model", "line", "--to", to, "--payload")
+    hourglass(*command, "site,kind,age")
+    assert "0 are new, 0 replaced, 60 were there" in hourglass(*command, "kind,age,site")
+    pq.write_table(table(kind=["new"] * ROWS), file)
+    assert "0 are new, 60 replaced, 0 were there" in hourglass(*command, "age,kind,site")
+    assert contents(to)["P-003"] == {"site": "south", "kind": "new", "age": 3}
+
+
 def test_more_rows_are_added(to: str, file: Path, hourglass: PROGRAM) -> None:
     pq.write_table(table()[:40], file)
     hourglass("embed", file, "--model", "line", "--to", to)
