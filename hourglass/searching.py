@@ -12,7 +12,7 @@ import pyarrow as pa
 from hourglass.client import Client
 from hourglass.messages import Embeddings, ModelInfo
 from hourglass.stores import Record, StoreError, open_store
-from hourglass.stores.record import DISTANCE, EMBEDDING, RANK, ROW
+from hourglass.stores.record import DISTANCE, EMBEDDING, QUERY, RANK, ROW
 
 _QUERIES = 256  # are looked for at once
 
@@ -93,7 +93,7 @@ class Index:
             yield self._ranked(self._store.nearest(queries, k), first + start)
 
     def _ranked(self, found: pa.Table, first: int) -> pa.Table:
-        query, distance = found["query"].to_numpy(), found["distance"].to_numpy()
+        query, distance = found[QUERY].to_numpy(), found[DISTANCE].to_numpy()
         rank = np.arange(len(query)) - np.searchsorted(query, query) + 1
         identity, *payload = (found[field.name] for field in self.record.fields)
         columns = [pa.array(query + first), pa.array(rank), identity, pa.array(distance * (self.record.scale or 1))]

@@ -14,12 +14,13 @@ import pyarrow as pa
 from lancedb.index import BTree
 
 from hourglass.stores.errors import StoreError, StoreUnavailable
-from hourglass.stores.record import DIGEST, EMBEDDING, ID, Record, read
+from hourglass.stores.record import DIGEST, DISTANCE, EMBEDDING, ID, QUERY, Record, read
 
 _MOST_FRAGMENTS = 64
 _ID_INDEX = f"{ID}_idx"
 _MOST_UNINDEXED = 65_536  # rows
 _METADATA = b"hourglass"  # of the table's schema
+_QUERY_INDEX = "query_index"  # LanceDB's own, in what it answers to several queries
 
 
 class LanceStore:
@@ -53,6 +54,11 @@ class LanceStore:
         return found
 
     def create(self, record: Record) -> None:
+        for name in record.payload:
+            if not name or set(name) & set(".`") or name == _QUERY_INDEX:
+                raise StoreError(
+                    f"{self.index}: LanceDB's columns are not called {name!r}, nor anything with '.' or '`': rename it"
+                )
         with self._said():
             schema = record.schema.with_metadata({_METADATA: record.model_dump_json()})
             self._table = self._connected().create_table(self._name, schema=schema)
@@ -84,15 +90,16 @@ class LanceStore:
         with self._said():
             search = self._table.search(list(queries), vector_column_name=EMBEDDING)
             search = search.distance_type("hamming" if binary else "l2").bypass_vector_index()
-            # Of one query there is no query_index.
+            # Of one query there is no such column.
             found = search.select([*columns, "_distance"]).limit(k).to_arrow()
-        query = found["query_index"] if "query_index" in found.column_names else pa.repeat(0, len(found))
+        # Of one query there is no such column.
+        query = found[_QUERY_INDEX] if _QUERY_INDEX in found.column_names else pa.repeat(0, len(found))
         distance = found["_distance"].to_numpy().astype(np.float64)
         table = pa.table(
             [query, pa.array(distance if binary else np.sqrt(distance)), *(found[name] for name in columns)],
-            schema=pa.schema([("query", pa.int64()), ("distance", pa.float64()), *self._record.fields]),
+            schema=self._record.found,
         )
-        return table.sort_by([("query", "ascending"), ("distance", "ascending")])
+        return table.sort_by([(QUERY, "ascending"), (DISTANCE, "ascending")])
 
     def close(self) -> None:
         """Nothing is held."""

@@ -26,7 +26,7 @@ _TYPES: dict[PayloadType, str] = {
     "timestamp_utc": "timestamptz",
 }
 _MOST_BYTES_OF_A_NAME = 63  # longer ones are cut, without an error
-_INCOMING = "hourglass_incoming"
+_INCOMING = "hourglass incoming"  # which no index is called
 
 
 class PostgresStore:
@@ -121,21 +121,21 @@ class PostgresStore:
         """Nothing is left to do: PostgreSQL tidies up by itself."""
 
     def nearest(self, queries: np.ndarray, k: int) -> pa.Table:
-        fields = self._record.fields
         found = sql.SQL(
-            "SELECT query - 1, found.* FROM unnest(%s::text[]::{}[]) WITH ORDINALITY asked (embedding, query) "
+            "SELECT _query - 1, found.* FROM unnest(%s::text[]::{}[]) WITH ORDINALITY asked (embedding, _query) "
             "CROSS JOIN LATERAL (SELECT embedding {} asked.embedding AS distance, {} FROM {} ORDER BY 1 LIMIT %s) "
             "found ORDER BY 1, 2"
         ).format(
             _vector(self._record),
             sql.SQL("<~>" if self._record.encoding == "binary" else "<->"),
-            sql.SQL(", ").join(sql.Identifier(field.name) for field in fields),
+            sql.SQL(", ").join(sql.Identifier(field.name.replace("%", "%%")) for field in self._record.fields),
             self._table,
         )
         with self._said(), self._connection.transaction():
             self._execute("SET LOCAL enable_indexscan = off")  # exact, whatever index there is
+            self._execute("SET LOCAL timezone = 'UTC'")  # in others the first and last days are beyond Python's years
             rows = self._connection.execute(found, [[self._text(query) for query in queries], k]).fetchall()
-        schema = pa.schema([("query", pa.int64()), ("distance", pa.float64()), *fields])
+        schema = self._record.found
         columns = zip(*rows, strict=True) if rows else [()] * len(schema)
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 

@@ -17,6 +17,7 @@ PayloadType = Literal["bool", "int64", "float64", "string", "date", "timestamp",
 ID, EMBEDDING, SPACE, DIGEST = "id", "embedding", "embedding_space_id", "row_digest"
 # Of what a search answers.
 ROW, RANK, DISTANCE = "row", "rank", "distance"
+QUERY = "_query"  # of what a store answers; no payload is called so
 RESERVED = (ID, EMBEDDING, SPACE, DIGEST, ROW, RANK, DISTANCE)
 
 DIGEST_BYTES = 16
@@ -72,6 +73,11 @@ class Record(BaseModel):
             pa.field(ID, TYPES[self.id_type], nullable=False),
             *(pa.field(name, TYPES[kind]) for name, kind in self.payload.items()),
         ]
+
+    @property
+    def found(self) -> pa.Schema:
+        """What a store answers."""
+        return pa.schema([pa.field(QUERY, pa.int64()), pa.field(DISTANCE, pa.float64()), *self.fields])
 
     @property
     def schema(self) -> pa.Schema:

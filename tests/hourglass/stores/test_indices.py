@@ -99,7 +99,7 @@ def contents(to: str, k: int = 1000) -> dict[Any, dict[str, Any]]:
         np.zeros((1, record.width), record.schema.field("embedding").type.value_type.to_pandas_dtype()), k
     )
     store.close()
-    rows = found.drop_columns(["query", "distance"]).to_pylist()
+    rows = found.drop_columns(["_query", "distance"]).to_pylist()
     assert len({row["id"] for row in rows}) == len(rows)
     return {row.pop("id"): row for row in rows}
 
@@ -273,6 +273,17 @@ def vectors(tmp_path: Path) -> str:
             "column 'rank': a name of the index's own columns: rename it in the file",
         ),
         ({"_n": [1, 2, 3]}, ("--payload", "_n"), "column '_n': stores' own columns begin with '_': rename it"),
+        ({"day": pa.array([1, 2, 2**30], pa.date32())}, ("--payload", "day"), "column 'day' cannot be kept as date: "),
+        (
+            {"time": pa.array([1, 2, 2**60], pa.timestamp("ms"))},
+            ("--payload", "time"),
+            "column 'time' cannot be kept as timestamp: ",
+        ),
+        (
+            {"time": pa.array([1, 2, 2**60], pa.timestamp("us"))},
+            ("--payload", "time"),
+            "column 'time' cannot be kept as timestamp: ",
+        ),
         ({"big": pa.array([1, 2, 2**63], pa.uint64())}, ("--payload", "big"), "column 'big' cannot be kept as int64: "),
     ],
 )

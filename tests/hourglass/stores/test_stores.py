@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -110,8 +111,8 @@ def test_the_nearest_are_those_that_numpy_finds(to: str, encoding: Encoding) -> 
         store.record()
         found = store.nearest(stored(made, queries), 7)
         everything = store.nearest(stored(made, queries[:1]), 1000)
-    assert found.schema.names == ["query", "distance", "id", "a"]
-    assert found["query"].to_pylist() == np.repeat(np.arange(5), 7).tolist()
+    assert found.schema.names == ["_query", "distance", "id", "a"]
+    assert found["_query"].to_pylist() == np.repeat(np.arange(5), 7).tolist()
     distance = found["distance"].to_numpy().reshape(5, 7)
     np.testing.assert_allclose(distance, np.sort(expected, axis=1)[:, :7], rtol=1e-6)
     ids = found["id"].to_numpy().reshape(5, 7)
@@ -199,12 +200,7 @@ VALUES: dict[PayloadType, st.SearchStrategy[Any]] = {
     "string": TEXT,
     "date": st.dates(),
     "timestamp": st.datetimes(),
-    "timestamp_utc": st.datetimes(
-        # A day from the ends: sessions show times in zones of their own.
-        datetime.datetime(1, 1, 3),
-        datetime.datetime(9999, 12, 29),
-        timezones=st.just(datetime.UTC),
-    ),
+    "timestamp_utc": st.datetimes(timezones=st.just(datetime.UTC)),
 }
 IDS: dict[IdType, st.SearchStrategy[Any]] = {"int64": VALUES["int64"], "string": TEXT.filter(str.strip)}
 
@@ -228,6 +224,48 @@ def test_what_is_written_is_found(place: PLACE, data: st.DataObject) -> None:
         found = store.nearest(np.zeros((1, SIZE), np.float32), 10)
     expected = {row[ID]: row for row in written.select([ID, *payload]).to_pylist()}
     assert {row[ID]: row for row in found.select([ID, *payload]).to_pylist()} == expected
+
+
+def test_payload_is_called_as_it_is(to: str) -> None:
+    names = [
+        "query",
+        "found",
+        "asked",
+        "humidity %",
+        "%s",
+        "{}",
+        "ID",
+        'a "b"',
+        "it's",
+        "select",
+        "; DROP TABLE x",
+        "é",
+    ]
+    made = record(payload=dict.fromkeys(names, "string"))
+    with opened(to) as store:
+        store.create(made)
+        store.write(rows(made, [7], embeddings("float32", 1), **{name: [name] for name in names}), new=True)
+        for queries in (embeddings("float32", 1), embeddings("float32", 2)):
+            assert store.nearest(queries, 1).to_pylist()[-1].items() >= {name: name for name in names}.items()
+
+
+@pytest.mark.parametrize("name", ["query_index", "a.b", "a`b", ""])
+def test_names_that_lancedb_does_not_take(tmp_path: Path, name: str) -> None:
+    with opened(str(tmp_path)) as store:
+        with pytest.raises(StoreError, match=f"LanceDB's columns are not called {re.escape(repr(name))}"):
+            store.create(record(payload={name: "string"}))
+        assert store.record() is None
+
+
+def test_the_first_and_the_last_moment_are_found_in_every_zone(postgres: str) -> None:
+    ends = [moment.replace(tzinfo=datetime.UTC) for moment in (datetime.datetime.min, datetime.datetime.max)]
+    made = record(payload={"when": "timestamp_utc"})
+    for zone in ("Asia/Tokyo", "America/Lima"):
+        with opened(f"{postgres}&options=-c%20timezone%3D{zone}#{zone[:4]}") as store:
+            store.create(made)
+            store.write(rows(made, [0, 1], embeddings("float32", 2), when=ends), new=True)
+            found = store.nearest(embeddings("float32", 1), 2).sort_by(ID)
+        assert found["when"].to_pylist() == ends
 
 
 @pytest.mark.parametrize("store", ["lancedb", "postgresql", "qdrant"])
