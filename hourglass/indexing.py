@@ -23,7 +23,7 @@ from hourglass.files.rows import ArrayBatch
 from hourglass.messages import ModelInfo
 from hourglass.selection import select
 from hourglass.stored_columns import StoredColumns
-from hourglass.stores import Record, Store, open_store
+from hourglass.stores import Record, Store, StoreError, StoreUnavailable, open_store
 from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID
 
 _CHUNK_ROWS = 8192  # are written at once
@@ -240,7 +240,7 @@ def _run(
         made = wanted.model_copy(update={"scale": answer.scale})
         if record is None:
             record = made
-            writer.do(store.create, record)
+            writer.create(record)
         record.require(made, store.index, _REMEDY)
         chunk = waiting[0]
         chunk.answers.append(answer.values)
@@ -267,6 +267,14 @@ class _Writer:
 
     def do(self, method: Callable[..., T], *arguments: Any) -> T:
         return self._thread.submit(method, *arguments).result()
+
+    def create(self, record: Record) -> None:
+        try:
+            self.do(self.store.create, record)
+        except StoreError:
+            if self.do(self.store.record) is None:
+                raise
+            raise StoreUnavailable(f"{self.store.index} was made by another run just now: run this again") from None
 
     def write(self, chunks: Sequence[_Chunk], record: Record) -> None:
         """Returns when what was written before is there."""

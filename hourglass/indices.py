@@ -97,7 +97,7 @@ def _row(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the row is no JSON: {error}") from None
 
 

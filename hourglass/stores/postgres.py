@@ -112,8 +112,9 @@ class PostgresStore:
                 copy.set_types([*kinds, "bytea", "text", "bytea"])  # an embedding: its own binary form
                 for row in zip(*values, strict=True):
                     copy.write_row(row)
+            # In the order of ids: two runs that wait for each other's rows would never end.
             self._execute(
-                "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}",
+                "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY id ON CONFLICT (id) DO UPDATE SET {}",
                 *(self._table, listed, listed, incoming, replaced),
             )
 

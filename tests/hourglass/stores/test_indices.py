@@ -157,6 +157,24 @@ def test_rows_that_changed_are_replaced(to: str, file: Path, hourglass: PROGRAM)
     assert re.search(r"1 +│ P-003 +│ +0 +│ +3", found)
 
 
+def test_an_index_that_another_run_makes_meanwhile(
+    to: str, file: Path, hourglass: PROGRAM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("embed", file, "--model", "line", "--to", to)
+    embed_batches = Client.embed_batches
+
+    def after_another(self: Client, *arguments: Any, **options: Any) -> Iterator[Any]:
+        monkeypatch.undo()
+        assert "60 are new" in hourglass(*command)
+        return embed_batches(self, *arguments, **options)
+
+    if to.startswith("qdrant"):
+        pytest.skip("a folder of Qdrant has one user")
+    monkeypatch.setattr(Client, "embed_batches", after_another)
+    assert "was made by another run just now: run this again" in hourglass(*command, fails=1)
+    assert "60 were there" in hourglass(*command)
+
+
 def test_payload_in_another_order_is_the_same(to: str, file: Path, hourglass: PROGRAM) -> None:
     pq.write_table(table(kind=["k"] * ROWS), file)
     command = ("embed", file, "--model", "line", "--to", to, "--payload")
@@ -392,6 +410,7 @@ def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path,
     ("flags", "why"),
     [
         (("[1, 2",), "the row is no JSON"),
+        (("[" * 100_000,), "the row is no JSON"),
         (('[1, "x"]',), "the row will not do: could not convert string to float"),
         (("[1, 2]",), "12"),
         (('{"a": 1}',), "no column 'b'"),

@@ -226,6 +226,17 @@ def test_what_is_written_is_found(place: PLACE, data: st.DataObject) -> None:
     assert {row[ID]: row for row in found.select([ID, *payload]).to_pylist()} == expected
 
 
+def test_more_neighbours_than_there_are_rows(to: str) -> None:
+    made, values = record(), embeddings("float32", 3)
+    with opened(to) as store:
+        store.create(made)
+        assert not len(store.nearest(values, 2**63 - 1))
+        store.write(rows(made, [0, 1, 2], values), new=True)
+        for k in (3, 4, 2**63 - 1):
+            assert store.nearest(values[:1], k)[ID].to_pylist()[0] == 0
+            assert len(store.nearest(values, k)) == 9
+
+
 def test_payload_is_called_as_it_is(to: str) -> None:
     names = [
         "query",
@@ -288,6 +299,54 @@ def test_a_table_that_is_no_index_is_left_alone(store: str, tmp_path: Path, requ
         to = f"qdrant://{tmp_path}#other"
     with opened(to) as opened_store, pytest.raises(StoreError, match="#other is there, but no index of hourglass"):
         opened_store.record()
+
+
+def test_a_table_that_was_killed_before_its_first_version_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "embeddings.lance" / "_transactions").mkdir(parents=True)
+    with opened(str(tmp_path)) as store:
+        assert store.record() is None
+        assert store.names() == []
+        store.create(record())
+        store.write(rows(record(), [1], embeddings("float32", 1)), new=True)
+        assert store.record() == record()
+
+
+def test_lancedb_takes_one_writer_at_a_time(tmp_path: Path) -> None:
+    made, values = record(), embeddings("float32", 4)
+    with opened(str(tmp_path)) as one, opened(str(tmp_path)) as two:
+        one.create(made)
+        assert two.record() == made
+        one.write(rows(made, [1, 2], values[:2]), new=True)
+        for attempt in (lambda: two.digests(pa.array([1])), lambda: two.write(rows(made, [1], values[:1]), new=False)):
+            with pytest.raises(StoreUnavailable, match=r"is being written by another run, .*: wait for it"):
+                attempt()
+        one.close()
+        assert two.digests(pa.array([1, 3])).keys() == {1}  # what was written after it was opened
+
+
+def test_runs_that_write_the_same_rows_do_not_wait_for_each_other(postgres: str) -> None:
+    made, values, n = record(), embeddings("float32", 400), 400
+    to = f"{postgres}#both"
+    with opened(to) as store:
+        store.create(made)
+    ids = list(range(n))
+    failed: list[StoreError] = []
+
+    def write(order: list[int]) -> None:
+        with opened(to) as store:
+            store.record()
+            for _ in range(15):
+                try:
+                    store.write(rows(made, order, values), new=False)
+                except StoreError as error:
+                    failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(order,)) for order in (ids, ids[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
 
 
 def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
