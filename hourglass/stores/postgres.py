@@ -33,7 +33,10 @@ class PostgresStore:
     """A table."""
 
     def __init__(self, uri: str, name: str) -> None:
+        place, _, path = uri.partition("://")[2].partition("?")[0].partition("/")
         try:
+            if place.count("@") > 1 or "@" in path:  # libpq would take a part of the password for the host
+                raise psycopg.ProgrammingError
             terms = conninfo_to_dict(uri)
         except psycopg.ProgrammingError:
             # libpq's own words may hold the password.

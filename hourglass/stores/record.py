@@ -104,7 +104,7 @@ class Record(BaseModel):
         if name == "embedding_space_id":
             return _TERMS[name].format(value, self.model)
         if name == "normalized":
-            return "normalised" if value else "as they are, not normalised"
+            return "of length 1 (--normalize)" if value else "as they are"
         if name == "payload":
             return _TERMS[name].format(", ".join(f"{column} ({kind})" for column, kind in value.items()) or "(none)")
         return _TERMS[name].format(value)

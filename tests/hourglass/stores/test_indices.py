@@ -197,7 +197,7 @@ def test_more_rows_are_added(to: str, file: Path, hourglass: PROGRAM) -> None:
     ("flags", "why"),
     [
         (("--encoding", "float16"), "holds embeddings encoded as float32, not encoded as float16"),
-        (("--normalize",), "holds embeddings as they are, not normalised, not normalised"),
+        (("--normalize",), r"holds embeddings as they are, not of length 1 \(--normalize\)"),
         (
             ("--payload", "site"),
             r"holds embeddings with the columns age \(int64\), not with the columns site \(string\)",
