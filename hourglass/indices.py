@@ -129,6 +129,9 @@ def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int |
     names = _fitting(texts, console.width)
     asked = table[ROW].to_numpy()
     shown = np.unique(asked).tolist()
+    if not shown:
+        console.print(f"{there.name} is empty", soft_wrap=True)
+        return
     for row in shown:
         title = None if rows is None and len(shown) == 1 else f"row {row} (the first is 0)"
         columns = [[texts[name][i] for i in np.flatnonzero(asked == row)] for name in names]

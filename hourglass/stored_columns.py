@@ -112,7 +112,7 @@ def _payload_type(kind: pa.DataType) -> PayloadType | None:
     checks: list[tuple[PayloadType, bool]] = [
         ("bool", types.is_boolean(kind)),
         ("int64", types.is_integer(kind)),
-        ("float64", types.is_floating(kind)),
+        ("float64", types.is_floating(kind) or types.is_decimal(kind)),
         ("string", is_text(pa.nulls(0, kind)) or types.is_null(kind)),
         ("date", types.is_date(kind)),
     ]

@@ -18,7 +18,6 @@ __all__ = ["Record", "Store", "StoreError", "StoreUnavailable", "open_store"]
 _DEFAULT_NAME = "embeddings"
 # What all stores can call a table.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
-
 _OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+]+:")  # no drive of Windows
 
 

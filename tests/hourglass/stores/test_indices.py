@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,21 @@ def test_versions_without_calibrated_numbers(to: str, file: Path, hourglass: PRO
     assert "was made without INT8 and BINARY embeddings" in said
 
 
+def test_an_index_that_was_killed_before_its_first_rows_is_empty(
+    to: str, file: Path, hourglass: PROGRAM, client: Client
+) -> None:
+    hourglass("embed", file, "--model", "line", "--to", to)
+    with Index(client, to) as there:
+        made = there.record
+    store = open_store(f"{to}-empty")
+    store.create(made)
+    store.close()
+    for rows in (file, json.dumps(X[0].tolist())):
+        said = hourglass("search", rows, "--in", f"{to}-empty")
+        assert re.fullmatch(r"\S+-empty is empty\n", said)
+    assert "60 are new" in hourglass("embed", file, "--model", "line", "--to", f"{to}-empty")
+
+
 # From here on what needs no store of its own kind: in LanceDB.
 
 
@@ -338,6 +354,7 @@ def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
         "ok": [True, False] * (ROWS // 2),
         "share": X[:, 0].copy(),
         "hole": [None] * ROWS,
+        "price": pa.array([Decimal(f"{i}.25") for i in range(ROWS)]),
     }
     more["share"][4] = np.nan
     pq.write_table(table(**more).drop_columns(["serial"]), tmp_path / "in.parquet")
@@ -346,7 +363,18 @@ def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
     with Index(client, vectors) as there:
         found = there.nearest(X[4:5], 1)
     assert [str(field.type) for field in found.schema][2:] == [
-        *("int64", "double", "date32[day]", "timestamp[us, tz=UTC]", "bool", "double", "string", "string", "double")
+        *(
+            "int64",
+            "double",
+            "date32[day]",
+            "timestamp[us, tz=UTC]",
+            "bool",
+            "double",
+            "string",
+            "double",
+            "string",
+            "double",
+        )
     ]
     (row,) = found.to_pylist()
     assert (row["id"], row["day"].isoformat(), row["ok"], row["share"], row["hole"]) == (
@@ -356,7 +384,7 @@ def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
         None,
         None,
     )
-    assert row["a"] == X[4, 0]
+    assert (row["a"], row["price"]) == (X[4, 0], 4.25)
 
 
 @pytest.mark.parametrize("kind", [".npz", ".csv"])
