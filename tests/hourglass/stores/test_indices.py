@@ -401,6 +401,18 @@ def test_other_files(client: Client, vectors: str, tmp_path: Path, kind: str) ->
     assert contents(vectors) == expected
 
 
+def test_a_file_of_ids_and_of_columns_that_the_model_has_no_names_for(
+    vectors: str, tmp_path: Path, start: Callable[..., Fake]
+) -> None:
+    path, fake = tmp_path / "in.parquet", start(row_shape=(4,))
+    pq.write_table(pa.table({"key": [f"k{i}" for i in range(ROWS)], **dict(zip("abcd", X.T, strict=False))}), path)
+    at = ("--id", "key", "--server", fake.address)
+    assert run(["embed", str(path), "--model", "m", "--to", vectors, *at]) == 0
+    out = tmp_path / "out.parquet"
+    assert run(["search", str(path), "--in", vectors, "-k", "1", "--out", str(out), *at]) == 0
+    assert pq.read_table(out)["id"].to_pylist() == [f"k{i}" for i in range(ROWS)]
+
+
 def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Path) -> None:
     fake, path = start(row_shape=(3, 4)), tmp_path / "images.npy"
     images = np.random.default_rng(0).integers(0, 256, (ROWS, 3, 4), dtype=np.uint8)
