@@ -85,6 +85,8 @@ class Index:
         }
 
     def _found(self, answer: Embeddings, first: int, k: int) -> Iterator[pa.Table]:
+        if k < 1:
+            raise ValueError(f"k is {k}: at least one neighbour")
         made = {"scale": answer.scale, "encoding": answer.encoding, "normalized": answer.normalized}
         self.record.require(self.record.model_copy(update=made), self.name, "make another index with `hourglass embed`")
         kind = self.record.schema.field(EMBEDDING).type.value_type.to_pandas_dtype()

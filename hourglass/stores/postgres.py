@@ -106,9 +106,8 @@ class PostgresStore:
         incoming = sql.Identifier("pg_temp", _INCOMING)
         with self._said(), self._connection.transaction():
             self._execute(
-                "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS",
-                sql.Identifier(_INCOMING),
-                self._table,
+                "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
+                *(sql.Identifier(_INCOMING), listed, self._table),
             )
             statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(incoming, listed)
             with self._connection.cursor().copy(statement) as copy:

@@ -426,6 +426,8 @@ def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Pat
         assert (changed.replaced, changed.unchanged) == (1, ROWS - 1)
         with Index(client, vectors) as there:
             assert there.nearest(images[7:8], 1)["id"].to_pylist() == [7]
+            with pytest.raises(ValueError, match="k is 0: at least one neighbour"):
+                there.nearest(images[7:8], 0)
 
 
 def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path, hourglass: PROGRAM) -> None:

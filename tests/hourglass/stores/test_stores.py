@@ -226,6 +226,36 @@ def test_what_is_written_is_found(place: PLACE, data: st.DataObject) -> None:
     assert {row[ID]: row for row in found.select([ID, *payload]).to_pylist()} == expected
 
 
+def test_columns_of_its_owner_stay(tmp_path: Path, postgres: str) -> None:
+    import lancedb
+
+    def read(to: str) -> list[tuple[Any, ...]]:
+        if to.startswith("postgresql"):
+            with psycopg.connect(postgres) as connection:
+                return connection.execute("SELECT id, a, note FROM owned ORDER BY id").fetchall()
+        found = lancedb.connect(tmp_path).open_table("owned").to_arrow().sort_by(ID)
+        return [tuple(row.values()) for row in found.select([ID, "a", "note"]).to_pylist()]
+
+    made, values = record(payload={"a": "string"}), embeddings("float32", 3)
+    for to in (f"{postgres}#owned", f"{tmp_path}#owned"):
+        with opened(to) as store:
+            store.create(made)
+            store.write(rows(made, [1, 2], values[:2], a=["x", "y"]), new=True)
+        if to.startswith("postgresql"):
+            with psycopg.connect(postgres) as connection:
+                connection.execute("ALTER TABLE owned ADD made timestamptz NOT NULL DEFAULT now(), ADD note text")
+                connection.execute("UPDATE owned SET note = 'mine'")
+        else:
+            table = lancedb.connect(tmp_path).open_table("owned")
+            table.add_columns({"note": "CAST(NULL AS string)"})
+            table.update(values={"note": "mine"})
+        with opened(to) as store:
+            store.record()
+            store.write(rows(made, [3], values[2:], a=["z"]), new=True)
+            store.write(rows(made, [1], values[:1], a=["new"]), new=False)
+        assert read(to) == [(1, "new", "mine"), (2, "y", "mine"), (3, "z", None)]
+
+
 def test_more_neighbours_than_there_are_rows(to: str) -> None:
     made, values = record(), embeddings("float32", 3)
     with opened(to) as store:
