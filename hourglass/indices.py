@@ -108,7 +108,8 @@ def _of_row(there: Index, row: Any, k: int) -> pa.Table:
         )
         return there.nearest(rows, k)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the row will not do: {error}") from None
+        named = "" if isinstance(row, dict) else ' (a row with texts is written with names: {"column": …})'
+        raise UsageError(f"the row will not do: {error}{named}") from None
 
 
 def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int | None) -> None:

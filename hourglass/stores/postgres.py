@@ -172,7 +172,9 @@ class PostgresStore:
         try:
             yield
         except psycopg.Error as error:
-            kind = StoreUnavailable if isinstance(error, psycopg.OperationalError) else StoreError
+            too_large = isinstance(error, psycopg.errors.ProgramLimitExceeded)  # an id of thousands of characters
+            failed = isinstance(error, psycopg.OperationalError) and not too_large
+            kind = StoreUnavailable if failed else StoreError
             raise kind(f"{self.index}: {str(error).partition(chr(10))[0]}") from None
 
 

@@ -494,6 +494,13 @@ def test_what_postgres_cannot_hold(postgres: str) -> None:
         with pytest.raises(StoreError, match="0x00"):
             store.write(rows(made, [1], embeddings("float32", 1), a=["x\0y"]), new=True)
         assert store.digests(pa.array([1])) == {}
+    with opened(f"{postgres}#long") as store:
+        made = record(id_type="string")
+        store.create(made)
+        incompressible = "".join(map(chr, np.random.default_rng(0).integers(33, 10_000, 9000)))
+        with pytest.raises(StoreError, match="maximum size is 8191") as error:
+            store.write(rows(made, [incompressible], embeddings("float32", 1)), new=True)
+        assert type(error.value) is StoreError
 
 
 def test_infinite_numbers_are_not_for_qdrant(tmp_path: Path) -> None:
