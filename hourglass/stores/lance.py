@@ -111,7 +111,8 @@ class LanceStore:
             return
         import fcntl
 
-        lock = os.open(self._path / f"{self._name}.lance", os.O_RDONLY)
+        with self._said():
+            lock = os.open(self._path / f"{self._name}.lance", os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

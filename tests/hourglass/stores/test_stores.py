@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -352,6 +353,11 @@ def test_lancedb_takes_one_writer_at_a_time(tmp_path: Path) -> None:
                 attempt()
         one.close()
         assert two.digests(pa.array([1, 3])).keys() == {1}  # what was written after it was opened
+    with opened(str(tmp_path)) as store:
+        store.record()
+        shutil.rmtree(tmp_path / "embeddings.lance")
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            store.digests(pa.array([1]))
 
 
 def test_runs_that_write_the_same_rows_do_not_wait_for_each_other(postgres: str) -> None:
