@@ -23,7 +23,7 @@ from hourglass.files.rows import ArrayBatch
 from hourglass.messages import ModelInfo
 from hourglass.selection import select
 from hourglass.stored_columns import StoredColumns
-from hourglass.stores import Record, Store, open_store
+from hourglass.stores import Record, Store, StoreError, StoreUnavailable, open_store
 from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID
 
 _CHUNK_ROWS = 8192  # are written at once
@@ -121,7 +121,7 @@ class _Chunk:
         kind = schema.field(EMBEDDING).type
         values = np.concatenate(self.answers).astype(kind.value_type.to_pandas_dtype(), copy=False)
         columns = [
-            *self.beside.columns,
+            *(self.beside[column.name] for column in record.fields),  # in the index's order, whatever that of --payload
             pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=kind),
             pa.array([record.embedding_space_id] * len(values)),
             pa.array(self.digests, pa.binary(DIGEST_BYTES)),
@@ -173,7 +173,8 @@ class _Chunks:
             if taken.problems:
                 rows, written = rows[taken.good], written[taken.good]
             beside = self._columns.take(taken.batch, taken.good)
-            yield _Chunk(len(taken.rows), rows, beside, digests(written, beside.columns[1:]))
+            payload = [beside[name] for name in sorted(self._columns.payload)]  # in whatever order it was asked for
+            yield _Chunk(len(taken.rows), rows, beside, digests(written, payload))
 
     def _as_written(self, taken: Taken) -> np.ndarray:
         """What a row's digest is of: the row as it is sent, or of images of bytes these, a quarter as many."""
@@ -239,7 +240,7 @@ def _run(
         made = wanted.model_copy(update={"scale": answer.scale})
         if record is None:
             record = made
-            writer.do(store.create, record)
+            writer.create(record)
         record.require(made, store.index, _REMEDY)
         chunk = waiting[0]
         chunk.answers.append(answer.values)
@@ -266,6 +267,14 @@ class _Writer:
 
     def do(self, method: Callable[..., T], *arguments: Any) -> T:
         return self._thread.submit(method, *arguments).result()
+
+    def create(self, record: Record) -> None:
+        try:
+            self.do(self.store.create, record)
+        except StoreError:
+            if self.do(self.store.record) is None:
+                raise
+            raise StoreUnavailable(f"{self.store.index} was made by another run just now: run this again") from None
 
     def write(self, chunks: Sequence[_Chunk], record: Record) -> None:
         """Returns when what was written before is there."""

@@ -76,7 +76,7 @@ def search(client: Client, args: argparse.Namespace) -> None:
         file = open_rows(Path(args.rows))
         if there.model.window is not None and file.columns is not None:
             raise FileError(f"{file.path}: the index is of windows of a series: give one as a ROW: [[…], …]")
-        selection = select(file, there.model, there.model.aside.id)
+        selection = select(file, there.model, args.id or there.model.aside.id)
         # What is only shown are the first rows: no others are asked for.
         size = there.rows_per_message if out is not None else _SHOWN_ROWS
         taken = islice(take(file, selection, size, keep_bad=False), None if out is not None else 1)
@@ -97,7 +97,7 @@ def _row(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the row is no JSON: {error}") from None
 
 
@@ -108,7 +108,8 @@ def _of_row(there: Index, row: Any, k: int) -> pa.Table:
         )
         return there.nearest(rows, k)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"the row will not do: {error}") from None
+        named = "" if isinstance(row, dict) else ' (a row with texts is written with names: {"column": …})'
+        raise UsageError(f"the row will not do: {error}{named}") from None
 
 
 def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int | None) -> None:
@@ -129,6 +130,9 @@ def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int |
     names = _fitting(texts, console.width)
     asked = table[ROW].to_numpy()
     shown = np.unique(asked).tolist()
+    if not shown:
+        console.print(f"{there.name} is empty", soft_wrap=True)
+        return
     for row in shown:
         title = None if rows is None and len(shown) == 1 else f"row {row} (the first is 0)"
         columns = [[texts[name][i] for i in np.flatnonzero(asked == row)] for name in names]

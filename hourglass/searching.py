@@ -12,7 +12,7 @@ import pyarrow as pa
 from hourglass.client import Client
 from hourglass.messages import Embeddings, ModelInfo
 from hourglass.stores import Record, StoreError, open_store
-from hourglass.stores.record import DISTANCE, EMBEDDING, RANK, ROW
+from hourglass.stores.record import DISTANCE, EMBEDDING, QUERY, RANK, ROW
 
 _QUERIES = 256  # are looked for at once
 
@@ -85,6 +85,8 @@ class Index:
         }
 
     def _found(self, answer: Embeddings, first: int, k: int) -> Iterator[pa.Table]:
+        if k < 1:
+            raise ValueError(f"k is {k}: at least one neighbour")
         made = {"scale": answer.scale, "encoding": answer.encoding, "normalized": answer.normalized}
         self.record.require(self.record.model_copy(update=made), self.name, "make another index with `hourglass embed`")
         kind = self.record.schema.field(EMBEDDING).type.value_type.to_pandas_dtype()
@@ -93,7 +95,7 @@ class Index:
             yield self._ranked(self._store.nearest(queries, k), first + start)
 
     def _ranked(self, found: pa.Table, first: int) -> pa.Table:
-        query, distance = found["query"].to_numpy(), found["distance"].to_numpy()
+        query, distance = found[QUERY].to_numpy(), found[DISTANCE].to_numpy()
         rank = np.arange(len(query)) - np.searchsorted(query, query) + 1
         identity, *payload = (found[field.name] for field in self.record.fields)
         columns = [pa.array(query + first), pa.array(rank), identity, pa.array(distance * (self.record.scale or 1))]

@@ -112,7 +112,7 @@ def _payload_type(kind: pa.DataType) -> PayloadType | None:
     checks: list[tuple[PayloadType, bool]] = [
         ("bool", types.is_boolean(kind)),
         ("int64", types.is_integer(kind)),
-        ("float64", types.is_floating(kind)),
+        ("float64", types.is_floating(kind) or types.is_decimal(kind)),
         ("string", is_text(pa.nulls(0, kind)) or types.is_null(kind)),
         ("date", types.is_date(kind)),
     ]
@@ -122,8 +122,11 @@ def _payload_type(kind: pa.DataType) -> PayloadType | None:
 def _cast(batch: Batch, name: str, kind: PayloadType) -> pa.Array:
     """A column in an index's type; NaN is missing there, and times end at microseconds."""
     column = batch.column(name)
+    exactly = kind != "float64" and getattr(column.type, "unit", "") != "ns"
     try:
-        column = column.cast(TYPES[kind], safe=kind not in ("timestamp", "timestamp_utc", "float64"))
-    except pa.ArrowInvalid as error:
+        column = column.cast(TYPES[kind], safe=exactly)
+        if kind in ("date", "timestamp", "timestamp_utc"):
+            pc.min_max(column).as_py()  # of the years that Python has, 1 to 9999: stores' clients take no others
+    except (pa.ArrowInvalid, OverflowError, ValueError) as error:
         raise FileError(f"{batch.path}: column {name!r} cannot be kept as {kind}: {error}") from None
     return pc.if_else(pc.is_nan(column), None, column) if kind == "float64" else column

@@ -18,6 +18,7 @@ __all__ = ["Record", "Store", "StoreError", "StoreUnavailable", "open_store"]
 _DEFAULT_NAME = "embeddings"
 # What all stores can call a table.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+_OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+]+:")  # no drive of Windows
 
 
 def open_store(uri: str) -> Store:
@@ -31,6 +32,12 @@ def open_store(uri: str) -> Store:
     if scheme not in _OPEN:
         raise StoreError(
             f"no store is called {scheme!r}: write {', '.join(f'{known}://…' for known in _OPEN)}, or a path"
+        )
+    if scheme == "lancedb" and _OTHER_SCHEME.match(rest):
+        # Not shown: 'postgresql:/' with its password, perhaps.
+        raise StoreError(
+            "a folder is not called so: write lancedb://PATH, or of another store its '://' (a folder that has a ':': "
+            "./PATH)"
         )
     if not _NAME.fullmatch(name):
         # Not shown: it is part of a password that has a '#'.

@@ -8,4 +8,4 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The store, or the way to it, failed."""
+    """The store, or the way to it, failed, or another run is in the way."""

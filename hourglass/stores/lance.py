@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +16,13 @@ import pyarrow as pa
 from lancedb.index import BTree
 
 from hourglass.stores.errors import StoreError, StoreUnavailable
-from hourglass.stores.record import DIGEST, EMBEDDING, ID, Record, read
+from hourglass.stores.record import DIGEST, DISTANCE, EMBEDDING, ID, QUERY, Record, read
 
 _MOST_FRAGMENTS = 64
 _ID_INDEX = f"{ID}_idx"
 _MOST_UNINDEXED = 65_536  # rows
 _METADATA = b"hourglass"  # of the table's schema
+_QUERY_INDEX = "query_index"  # LanceDB's own, in what it answers to several queries
 
 
 class LanceStore:
@@ -31,6 +34,7 @@ class LanceStore:
         self._database: Any = None
         self._table: Any = None
         self._unindexed: int | None = None
+        self._lock: int | None = None
 
     def record(self) -> Record | None:
         if self._name not in self.names():
@@ -42,23 +46,22 @@ class LanceStore:
         return self._record
 
     def names(self) -> list[str]:
-        if not self._path.is_dir():
-            return []  # to connect would make it
-        found: list[str] = []
-        with self._said():
-            page = None
-            while page is None or page.page_token:
-                page = self._connected().list_tables(page_token=page and page.page_token)
-                found += page.tables
-        return found
+        # By hand: to connect would make the folder, and LanceDB lists a table that a kill left without a version.
+        return [table.stem for table in self._path.glob("*.lance") if any(table.glob("_versions/*.manifest"))]
 
     def create(self, record: Record) -> None:
+        for name in record.payload:
+            if not name or set(name) & set(".`") or name == _QUERY_INDEX:
+                raise StoreError(
+                    f"{self.index}: LanceDB's columns are not called {name!r}, nor anything with '.' or '`': rename it"
+                )
         with self._said():
             schema = record.schema.with_metadata({_METADATA: record.model_dump_json()})
             self._table = self._connected().create_table(self._name, schema=schema)
         self._record = record
 
     def digests(self, ids: pa.Array) -> dict[int | str, bytes]:
+        self._alone()
         listed = ",".join(map(_literal, ids.to_pylist()))
         with self._said():
             self._index_ids()
@@ -66,6 +69,7 @@ class LanceStore:
         return dict(zip(there[ID].to_pylist(), there[DIGEST].to_pylist(), strict=True))
 
     def write(self, rows: pa.Table, *, new: bool) -> None:
+        self._alone()
         self._unindexed = None if self._unindexed is None else self._unindexed + len(rows)
         with self._said():
             if new:
@@ -84,18 +88,43 @@ class LanceStore:
         with self._said():
             search = self._table.search(list(queries), vector_column_name=EMBEDDING)
             search = search.distance_type("hamming" if binary else "l2").bypass_vector_index()
-            # Of one query there is no query_index.
-            found = search.select([*columns, "_distance"]).limit(k).to_arrow()
-        query = found["query_index"] if "query_index" in found.column_names else pa.repeat(0, len(found))
+            # Of one query there is no such column.
+            most = max(1, min(k, self._table.count_rows()))  # Lance makes room for as many as it is asked for
+            found = search.select([*columns, "_distance"]).limit(most).to_arrow()
+        # Of one query there is no such column.
+        query = found[_QUERY_INDEX] if _QUERY_INDEX in found.column_names else pa.repeat(0, len(found))
         distance = found["_distance"].to_numpy().astype(np.float64)
         table = pa.table(
             [query, pa.array(distance if binary else np.sqrt(distance)), *(found[name] for name in columns)],
-            schema=pa.schema([("query", pa.int64()), ("distance", pa.float64()), *self._record.fields]),
+            schema=self._record.found,
         )
-        return table.sort_by([("query", "ascending"), ("distance", "ascending")])
+        return table.sort_by([(QUERY, "ascending"), (DISTANCE, "ascending")])
 
     def close(self) -> None:
-        """Nothing is held."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _alone(self) -> None:
+        """From here on no other run writes: two that add the same rows would double them. Ends with the process."""
+        if self._lock is not None or sys.platform == "win32":
+            return
+        import fcntl
+
+        with self._said():
+            lock = os.open(self._path / f"{self._name}.lance", os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise StoreUnavailable(
+                f"{self.index} is being written by another run, and LanceDB takes one at a time: wait for it"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        self._lock = lock
+        with self._said():
+            self._table.checkout_latest()  # with what another wrote before
 
     def _connected(self) -> Any:
         if self._database is None:

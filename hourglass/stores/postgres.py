@@ -26,14 +26,17 @@ _TYPES: dict[PayloadType, str] = {
     "timestamp_utc": "timestamptz",
 }
 _MOST_BYTES_OF_A_NAME = 63  # longer ones are cut, without an error
-_INCOMING = "hourglass_incoming"
+_INCOMING = "hourglass incoming"  # which no index is called
 
 
 class PostgresStore:
     """A table."""
 
     def __init__(self, uri: str, name: str) -> None:
+        place, _, path = uri.partition("://")[2].partition("?")[0].partition("/")
         try:
+            if place.count("@") > 1 or "@" in path:  # libpq would take a part of the password for the host
+                raise psycopg.ProgrammingError
             terms = conninfo_to_dict(uri)
         except psycopg.ProgrammingError:
             # libpq's own words may hold the password.
@@ -103,17 +106,17 @@ class PostgresStore:
         incoming = sql.Identifier("pg_temp", _INCOMING)
         with self._said(), self._connection.transaction():
             self._execute(
-                "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS",
-                sql.Identifier(_INCOMING),
-                self._table,
+                "CREATE TEMPORARY TABLE IF NOT EXISTS {} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
+                *(sql.Identifier(_INCOMING), listed, self._table),
             )
             statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(incoming, listed)
             with self._connection.cursor().copy(statement) as copy:
                 copy.set_types([*kinds, "bytea", "text", "bytea"])  # an embedding: its own binary form
                 for row in zip(*values, strict=True):
                     copy.write_row(row)
+            # In the order of ids: two runs that wait for each other's rows would never end.
             self._execute(
-                "INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT (id) DO UPDATE SET {}",
+                "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY id ON CONFLICT (id) DO UPDATE SET {}",
                 *(self._table, listed, listed, incoming, replaced),
             )
 
@@ -121,21 +124,21 @@ class PostgresStore:
         """Nothing is left to do: PostgreSQL tidies up by itself."""
 
     def nearest(self, queries: np.ndarray, k: int) -> pa.Table:
-        fields = self._record.fields
         found = sql.SQL(
-            "SELECT query - 1, found.* FROM unnest(%s::text[]::{}[]) WITH ORDINALITY asked (embedding, query) "
+            "SELECT _query - 1, found.* FROM unnest(%s::text[]::{}[]) WITH ORDINALITY asked (embedding, _query) "
             "CROSS JOIN LATERAL (SELECT embedding {} asked.embedding AS distance, {} FROM {} ORDER BY 1 LIMIT %s) "
             "found ORDER BY 1, 2"
         ).format(
             _vector(self._record),
             sql.SQL("<~>" if self._record.encoding == "binary" else "<->"),
-            sql.SQL(", ").join(sql.Identifier(field.name) for field in fields),
+            sql.SQL(", ").join(sql.Identifier(field.name.replace("%", "%%")) for field in self._record.fields),
             self._table,
         )
         with self._said(), self._connection.transaction():
             self._execute("SET LOCAL enable_indexscan = off")  # exact, whatever index there is
+            self._execute("SET LOCAL timezone = 'UTC'")  # in others the first and last days are beyond Python's years
             rows = self._connection.execute(found, [[self._text(query) for query in queries], k]).fetchall()
-        schema = pa.schema([("query", pa.int64()), ("distance", pa.float64()), *fields])
+        schema = self._record.found
         columns = zip(*rows, strict=True) if rows else [()] * len(schema)
         return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
@@ -169,7 +172,9 @@ class PostgresStore:
         try:
             yield
         except psycopg.Error as error:
-            kind = StoreUnavailable if isinstance(error, psycopg.OperationalError) else StoreError
+            too_large = isinstance(error, psycopg.errors.ProgramLimitExceeded)  # an id of thousands of characters
+            failed = isinstance(error, psycopg.OperationalError) and not too_large
+            kind = StoreUnavailable if failed else StoreError
             raise kind(f"{self.index}: {str(error).partition(chr(10))[0]}") from None
 
 

@@ -127,7 +127,7 @@ class QdrantStore:
                     row = (query, point.score, *(self._cell(name, payload.get(name)) for name in names))
                     for column, cell in zip(found, row, strict=True):
                         column.append(cell)
-        schema = pa.schema([("query", pa.int64()), ("distance", pa.float64()), *self._record.fields])
+        schema = self._record.found
         return pa.table([pa.array(c, f.type) for c, f in zip(found, schema, strict=True)], schema=schema)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ PayloadType = Literal["bool", "int64", "float64", "string", "date", "timestamp",
 ID, EMBEDDING, SPACE, DIGEST = "id", "embedding", "embedding_space_id", "row_digest"
 # Of what a search answers.
 ROW, RANK, DISTANCE = "row", "rank", "distance"
+QUERY = "_query"  # of what a store answers; no payload is called so
 RESERVED = (ID, EMBEDDING, SPACE, DIGEST, ROW, RANK, DISTANCE)
 
 DIGEST_BYTES = 16
@@ -74,6 +75,11 @@ class Record(BaseModel):
         ]
 
     @property
+    def found(self) -> pa.Schema:
+        """What a store answers."""
+        return pa.schema([pa.field(QUERY, pa.int64()), pa.field(DISTANCE, pa.float64()), *self.fields])
+
+    @property
     def schema(self) -> pa.Schema:
         """An index's columns. int8 is kept as whole numbers in half precision, which is exact, and which every store
         knows how to compare."""
@@ -98,7 +104,7 @@ class Record(BaseModel):
         if name == "embedding_space_id":
             return _TERMS[name].format(value, self.model)
         if name == "normalized":
-            return "normalised" if value else "as they are, not normalised"
+            return "of length 1 (--normalize)" if value else "as they are"
         if name == "payload":
             return _TERMS[name].format(", ".join(f"{column} ({kind})" for column, kind in value.items()) or "(none)")
         return _TERMS[name].format(value)

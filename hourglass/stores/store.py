@@ -38,7 +38,8 @@ class Store(Protocol):
         """After the last write."""
 
     def nearest(self, queries: np.ndarray, k: int) -> pa.Table:
-        """Of queries [q, width] as they are stored, the k nearest, exactly: query (int64, 0-based), distance (float64:
-        Euclidean, in the numbers stored, or how many bits differ), and the record's fields; by query, nearest first."""
+        """Of queries [q, width] as they are stored, the k nearest, exactly, of the record's `found`: _query (int64,
+        0-based), distance (float64: Euclidean, in the numbers stored, or how many bits differ), and its fields; by
+        query, nearest first."""
 
     def close(self) -> None: ...

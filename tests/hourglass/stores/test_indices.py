@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def contents(to: str, k: int = 1000) -> dict[Any, dict[str, Any]]:
         np.zeros((1, record.width), record.schema.field("embedding").type.value_type.to_pandas_dtype()), k
     )
     store.close()
-    rows = found.drop_columns(["query", "distance"]).to_pylist()
+    rows = found.drop_columns(["_query", "distance"]).to_pylist()
     assert len({row["id"] for row in rows}) == len(rows)
     return {row.pop("id"): row for row in rows}
 
@@ -157,6 +158,33 @@ def test_rows_that_changed_are_replaced(to: str, file: Path, hourglass: PROGRAM)
     assert re.search(r"1 +│ P-003 +│ +0 +│ +3", found)
 
 
+@pytest.mark.parametrize("place", ["lancedb", "postgresql"], indirect=True)  # a folder of Qdrant has one user
+def test_an_index_that_another_run_makes_meanwhile(
+    to: str, file: Path, hourglass: PROGRAM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("embed", file, "--model", "line", "--to", to)
+    embed_batches = Client.embed_batches
+
+    def after_another(self: Client, *arguments: Any, **options: Any) -> Iterator[Any]:
+        monkeypatch.undo()
+        assert "60 are new" in hourglass(*command)
+        return embed_batches(self, *arguments, **options)
+
+    monkeypatch.setattr(Client, "embed_batches", after_another)
+    assert "was made by another run just now: run this again" in hourglass(*command, fails=1)
+    assert "60 were there" in hourglass(*command)
+
+
+def test_payload_in_another_order_is_the_same(to: str, file: Path, hourglass: PROGRAM) -> None:
+    pq.write_table(table(kind=["k"] * ROWS), file)
+    command = ("embed", file, "--model", "line", "--to", to, "--payload")
+    hourglass(*command, "site,kind,age")
+    assert "0 are new, 0 replaced, 60 were there" in hourglass(*command, "kind,age,site")
+    pq.write_table(table(kind=["new"] * ROWS), file)
+    assert "0 are new, 60 replaced, 0 were there" in hourglass(*command, "age,kind,site")
+    assert contents(to)["P-003"] == {"site": "south", "kind": "new", "age": 3}
+
+
 def test_more_rows_are_added(to: str, file: Path, hourglass: PROGRAM) -> None:
     pq.write_table(table()[:40], file)
     hourglass("embed", file, "--model", "line", "--to", to)
@@ -169,7 +197,7 @@ def test_more_rows_are_added(to: str, file: Path, hourglass: PROGRAM) -> None:
     ("flags", "why"),
     [
         (("--encoding", "float16"), "holds embeddings encoded as float32, not encoded as float16"),
-        (("--normalize",), "holds embeddings as they are, not normalised, not normalised"),
+        (("--normalize",), r"holds embeddings as they are, not of length 1 \(--normalize\)"),
         (
             ("--payload", "site"),
             r"holds embeddings with the columns age \(int64\), not with the columns site \(string\)",
@@ -229,6 +257,21 @@ def test_versions_without_calibrated_numbers(to: str, file: Path, hourglass: PRO
     assert "was made without INT8 and BINARY embeddings" in said
 
 
+def test_an_index_that_was_killed_before_its_first_rows_is_empty(
+    to: str, file: Path, hourglass: PROGRAM, client: Client
+) -> None:
+    hourglass("embed", file, "--model", "line", "--to", to)
+    with Index(client, to) as there:
+        made = there.record
+    store = open_store(f"{to}-empty")
+    store.create(made)
+    store.close()
+    for rows in (file, json.dumps(X[0].tolist())):
+        said = hourglass("search", rows, "--in", f"{to}-empty")
+        assert re.fullmatch(r"\S+-empty is empty\n", said)
+    assert "60 are new" in hourglass("embed", file, "--model", "line", "--to", f"{to}-empty")
+
+
 # From here on what needs no store of its own kind: in LanceDB.
 
 
@@ -263,6 +306,17 @@ def vectors(tmp_path: Path) -> str:
             "column 'rank': a name of the index's own columns: rename it in the file",
         ),
         ({"_n": [1, 2, 3]}, ("--payload", "_n"), "column '_n': stores' own columns begin with '_': rename it"),
+        ({"day": pa.array([1, 2, 2**30], pa.date32())}, ("--payload", "day"), "column 'day' cannot be kept as date: "),
+        (
+            {"time": pa.array([1, 2, 2**60], pa.timestamp("ms"))},
+            ("--payload", "time"),
+            "column 'time' cannot be kept as timestamp: ",
+        ),
+        (
+            {"time": pa.array([1, 2, 2**60], pa.timestamp("us"))},
+            ("--payload", "time"),
+            "column 'time' cannot be kept as timestamp: ",
+        ),
         ({"big": pa.array([1, 2, 2**63], pa.uint64())}, ("--payload", "big"), "column 'big' cannot be kept as int64: "),
     ],
 )
@@ -299,6 +353,7 @@ def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
         "ok": [True, False] * (ROWS // 2),
         "share": X[:, 0].copy(),
         "hole": [None] * ROWS,
+        "price": pa.array([Decimal(f"{i}.25") for i in range(ROWS)]),
     }
     more["share"][4] = np.nan
     pq.write_table(table(**more).drop_columns(["serial"]), tmp_path / "in.parquet")
@@ -307,7 +362,18 @@ def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
     with Index(client, vectors) as there:
         found = there.nearest(X[4:5], 1)
     assert [str(field.type) for field in found.schema][2:] == [
-        *("int64", "double", "date32[day]", "timestamp[us, tz=UTC]", "bool", "double", "string", "string", "double")
+        *(
+            "int64",
+            "double",
+            "date32[day]",
+            "timestamp[us, tz=UTC]",
+            "bool",
+            "double",
+            "string",
+            "double",
+            "string",
+            "double",
+        )
     ]
     (row,) = found.to_pylist()
     assert (row["id"], row["day"].isoformat(), row["ok"], row["share"], row["hole"]) == (
@@ -317,7 +383,7 @@ def test_rows_without_ids_go_by_their_numbers_and_columns_keep_their_types(
         None,
         None,
     )
-    assert row["a"] == X[4, 0]
+    assert (row["a"], row["price"]) == (X[4, 0], 4.25)
 
 
 @pytest.mark.parametrize("kind", [".npz", ".csv"])
@@ -334,6 +400,18 @@ def test_other_files(client: Client, vectors: str, tmp_path: Path, kind: str) ->
     assert contents(vectors) == expected
 
 
+def test_a_file_of_ids_and_of_columns_that_the_model_has_no_names_for(
+    vectors: str, tmp_path: Path, start: Callable[..., Fake]
+) -> None:
+    path, fake = tmp_path / "in.parquet", start(row_shape=(4,))
+    pq.write_table(pa.table({"key": [f"k{i}" for i in range(ROWS)], **dict(zip("abcd", X.T, strict=False))}), path)
+    at = ("--id", "key", "--server", fake.address)
+    assert run(["embed", str(path), "--model", "m", "--to", vectors, *at]) == 0
+    out = tmp_path / "out.parquet"
+    assert run(["search", str(path), "--in", vectors, "-k", "1", "--out", str(out), *at]) == 0
+    assert pq.read_table(out)["id"].to_pylist() == [f"k{i}" for i in range(ROWS)]
+
+
 def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Path) -> None:
     fake, path = start(row_shape=(3, 4)), tmp_path / "images.npy"
     images = np.random.default_rng(0).integers(0, 256, (ROWS, 3, 4), dtype=np.uint8)
@@ -347,6 +425,8 @@ def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Pat
         assert (changed.replaced, changed.unchanged) == (1, ROWS - 1)
         with Index(client, vectors) as there:
             assert there.nearest(images[7:8], 1)["id"].to_pylist() == [7]
+            with pytest.raises(ValueError, match="k is 0: at least one neighbour"):
+                there.nearest(images[7:8], 0)
 
 
 def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path, hourglass: PROGRAM) -> None:
@@ -371,7 +451,11 @@ def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path,
     ("flags", "why"),
     [
         (("[1, 2",), "the row is no JSON"),
-        (('[1, "x"]',), "the row will not do: could not convert string to float"),
+        (("[" * 100_000,), "the row is no JSON"),
+        (
+            ('[1, "x"]',),
+            "could not convert string to float: 'x' (a row with texts is written with names: {\"column\": …})",
+        ),
         (("[1, 2]",), "12"),
         (('{"a": 1}',), "no column 'b'"),
         (("missing.csv",), "missing.csv: no such file"),

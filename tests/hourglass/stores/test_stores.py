@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -110,8 +112,8 @@ def test_the_nearest_are_those_that_numpy_finds(to: str, encoding: Encoding) -> 
         store.record()
         found = store.nearest(stored(made, queries), 7)
         everything = store.nearest(stored(made, queries[:1]), 1000)
-    assert found.schema.names == ["query", "distance", "id", "a"]
-    assert found["query"].to_pylist() == np.repeat(np.arange(5), 7).tolist()
+    assert found.schema.names == ["_query", "distance", "id", "a"]
+    assert found["_query"].to_pylist() == np.repeat(np.arange(5), 7).tolist()
     distance = found["distance"].to_numpy().reshape(5, 7)
     np.testing.assert_allclose(distance, np.sort(expected, axis=1)[:, :7], rtol=1e-6)
     ids = found["id"].to_numpy().reshape(5, 7)
@@ -199,12 +201,7 @@ VALUES: dict[PayloadType, st.SearchStrategy[Any]] = {
     "string": TEXT,
     "date": st.dates(),
     "timestamp": st.datetimes(),
-    "timestamp_utc": st.datetimes(
-        # A day from the ends: sessions show times in zones of their own.
-        datetime.datetime(1, 1, 3),
-        datetime.datetime(9999, 12, 29),
-        timezones=st.just(datetime.UTC),
-    ),
+    "timestamp_utc": st.datetimes(timezones=st.just(datetime.UTC)),
 }
 IDS: dict[IdType, st.SearchStrategy[Any]] = {"int64": VALUES["int64"], "string": TEXT.filter(str.strip)}
 
@@ -230,6 +227,89 @@ def test_what_is_written_is_found(place: PLACE, data: st.DataObject) -> None:
     assert {row[ID]: row for row in found.select([ID, *payload]).to_pylist()} == expected
 
 
+def test_columns_of_its_owner_stay(tmp_path: Path, postgres: str) -> None:
+    import lancedb
+
+    def read(to: str) -> list[tuple[Any, ...]]:
+        if to.startswith("postgresql"):
+            with psycopg.connect(postgres) as connection:
+                return connection.execute("SELECT id, a, note FROM owned ORDER BY id").fetchall()
+        found = lancedb.connect(tmp_path).open_table("owned").to_arrow().sort_by(ID)
+        return [tuple(row.values()) for row in found.select([ID, "a", "note"]).to_pylist()]
+
+    made, values = record(payload={"a": "string"}), embeddings("float32", 3)
+    for to in (f"{postgres}#owned", f"{tmp_path}#owned"):
+        with opened(to) as store:
+            store.create(made)
+            store.write(rows(made, [1, 2], values[:2], a=["x", "y"]), new=True)
+        if to.startswith("postgresql"):
+            with psycopg.connect(postgres) as connection:
+                connection.execute("ALTER TABLE owned ADD made timestamptz NOT NULL DEFAULT now(), ADD note text")
+                connection.execute("UPDATE owned SET note = 'mine'")
+        else:
+            table = lancedb.connect(tmp_path).open_table("owned")
+            table.add_columns({"note": "CAST(NULL AS string)"})
+            table.update(values={"note": "mine"})
+        with opened(to) as store:
+            store.record()
+            store.write(rows(made, [3], values[2:], a=["z"]), new=True)
+            store.write(rows(made, [1], values[:1], a=["new"]), new=False)
+        assert read(to) == [(1, "new", "mine"), (2, "y", "mine"), (3, "z", None)]
+
+
+def test_more_neighbours_than_there_are_rows(to: str) -> None:
+    made, values = record(), embeddings("float32", 3)
+    with opened(to) as store:
+        store.create(made)
+        assert not len(store.nearest(values, 2**63 - 1))
+        store.write(rows(made, [0, 1, 2], values), new=True)
+        for k in (3, 4, 2**63 - 1):
+            assert store.nearest(values[:1], k)[ID].to_pylist()[0] == 0
+            assert len(store.nearest(values, k)) == 9
+
+
+def test_payload_is_called_as_it_is(to: str) -> None:
+    names = [
+        "query",
+        "found",
+        "asked",
+        "humidity %",
+        "%s",
+        "{}",
+        "ID",
+        'a "b"',
+        "it's",
+        "select",
+        "; DROP TABLE x",
+        "é",
+    ]
+    made = record(payload=dict.fromkeys(names, "string"))
+    with opened(to) as store:
+        store.create(made)
+        store.write(rows(made, [7], embeddings("float32", 1), **{name: [name] for name in names}), new=True)
+        for queries in (embeddings("float32", 1), embeddings("float32", 2)):
+            assert store.nearest(queries, 1).to_pylist()[-1].items() >= {name: name for name in names}.items()
+
+
+@pytest.mark.parametrize("name", ["query_index", "a.b", "a`b", ""])
+def test_names_that_lancedb_does_not_take(tmp_path: Path, name: str) -> None:
+    with opened(str(tmp_path)) as store:
+        with pytest.raises(StoreError, match=f"LanceDB's columns are not called {re.escape(repr(name))}"):
+            store.create(record(payload={name: "string"}))
+        assert store.record() is None
+
+
+def test_the_first_and_the_last_moment_are_found_in_every_zone(postgres: str) -> None:
+    ends = [moment.replace(tzinfo=datetime.UTC) for moment in (datetime.datetime.min, datetime.datetime.max)]
+    made = record(payload={"when": "timestamp_utc"})
+    for zone in ("Asia/Tokyo", "America/Lima"):
+        with opened(f"{postgres}&options=-c%20timezone%3D{zone}#{zone[:4]}") as store:
+            store.create(made)
+            store.write(rows(made, [0, 1], embeddings("float32", 2), when=ends), new=True)
+            found = store.nearest(embeddings("float32", 1), 2).sort_by(ID)
+        assert found["when"].to_pylist() == ends
+
+
 @pytest.mark.parametrize("store", ["lancedb", "postgresql", "qdrant"])
 def test_a_table_that_is_no_index_is_left_alone(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if store == "lancedb":
@@ -252,6 +332,59 @@ def test_a_table_that_is_no_index_is_left_alone(store: str, tmp_path: Path, requ
         opened_store.record()
 
 
+def test_a_table_that_was_killed_before_its_first_version_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "embeddings.lance" / "_transactions").mkdir(parents=True)
+    with opened(str(tmp_path)) as store:
+        assert store.record() is None
+        assert store.names() == []
+        store.create(record())
+        store.write(rows(record(), [1], embeddings("float32", 1)), new=True)
+        assert store.record() == record()
+
+
+def test_lancedb_takes_one_writer_at_a_time(tmp_path: Path) -> None:
+    made, values = record(), embeddings("float32", 4)
+    with opened(str(tmp_path)) as one, opened(str(tmp_path)) as two:
+        one.create(made)
+        assert two.record() == made
+        one.write(rows(made, [1, 2], values[:2]), new=True)
+        for attempt in (lambda: two.digests(pa.array([1])), lambda: two.write(rows(made, [1], values[:1]), new=False)):
+            with pytest.raises(StoreUnavailable, match=r"is being written by another run, .*: wait for it"):
+                attempt()
+        one.close()
+        assert two.digests(pa.array([1, 3])).keys() == {1}  # what was written after it was opened
+    with opened(str(tmp_path)) as store:
+        store.record()
+        shutil.rmtree(tmp_path / "embeddings.lance")
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            store.digests(pa.array([1]))
+
+
+def test_runs_that_write_the_same_rows_do_not_wait_for_each_other(postgres: str) -> None:
+    made, values, n = record(), embeddings("float32", 400), 400
+    to = f"{postgres}#both"
+    with opened(to) as store:
+        store.create(made)
+    ids = list(range(n))
+    failed: list[StoreError] = []
+
+    def write(order: list[int]) -> None:
+        with opened(to) as store:
+            store.record()
+            for _ in range(15):
+                try:
+                    store.write(rows(made, order, values), new=False)
+                except StoreError as error:
+                    failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(order,)) for order in (ids, ids[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
 def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
     import lancedb
 
@@ -268,6 +401,10 @@ def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
         ("mysql://host/db", r"no store is called 'mysql': write lancedb://…, postgresql://…"),
         ("folder#a b", r"the index's name, behind '#'"),
         ("postgresql://u:secr#et@host/db", r"the index's name, behind '#'"),
+        ("postgresql://u:1/secret@host/db", r"not a URI that PostgreSQL takes"),
+        ("postgresql://u:x@secret@host/db", r"not a URI that PostgreSQL takes"),
+        ("postgresql:/u:secret@host/db", r"a folder is not called so"),
+        ("lancedb://s3://secret/x", r"a folder is not called so"),
         ("postgresql://u:secret@[host/db", r"not a URI that PostgreSQL takes"),
         ("postgresql://u:secret@host/db?x=secret", r"not a URI that PostgreSQL takes"),
         ("qdrant://key:secret@host", r"a key is taken from QDRANT_API_KEY"),
@@ -363,6 +500,13 @@ def test_what_postgres_cannot_hold(postgres: str) -> None:
         with pytest.raises(StoreError, match="0x00"):
             store.write(rows(made, [1], embeddings("float32", 1), a=["x\0y"]), new=True)
         assert store.digests(pa.array([1])) == {}
+    with opened(f"{postgres}#long") as store:
+        made = record(id_type="string")
+        store.create(made)
+        incompressible = "".join(map(chr, np.random.default_rng(0).integers(33, 10_000, 9000)))
+        with pytest.raises(StoreError, match="maximum size is 8191") as error:
+            store.write(rows(made, [incompressible], embeddings("float32", 1)), new=True)
+        assert type(error.value) is StoreError
 
 
 def test_infinite_numbers_are_not_for_qdrant(tmp_path: Path) -> None:
