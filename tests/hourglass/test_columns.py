@@ -122,7 +122,6 @@ def test_categories_are_texts(values: Any) -> None:
         (np.ma.masked_array([1, 2], [True, False]), [None, 2]),
         ([10**400, -(10**400)], [float("inf"), float("-inf")]),  # which the server refuses, naming the row
     ],
-    ids=repr,
 )
 def test_numbers_are_numbers_and_nulls_are_missing(values: Any, expected: list[Any]) -> None:
     assert cells(table({"c": values}).columns["c"]) == expected
