@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hourglass.contract import layout
@@ -221,6 +221,7 @@ def test_a_broken_version_is_refused_naming_the_rule(tmp_path: Path, kind: str) 
     assert str(tmp_path) not in str(refused.value)
 
 
+@settings(deadline=None)  # disks take what they take
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), file=st.sampled_from([MODEL, ENCODER]))
 def test_no_changed_bit_gets_through(
     tmp_path_factory: pytest.TempPathFactory, position: float, bit: int, file: str

@@ -265,6 +265,7 @@ def test_evaluate_tells_windows_and_timestamps(folder: Path, tmp_path: Path) -> 
         anomalous=(),
         run=None,
         samples=1,
+        neighbours=False,
         report=tmp_path / "numbers.json",
         console=quiet,
         progress=Progress(quiet),
