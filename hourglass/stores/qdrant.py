@@ -45,6 +45,8 @@ class QdrantStore:
             )
         self._name, self._local = name, not host
         self.index = f"{parts.scheme}://{f'{host}:{port}' if host else parts.path}#{name}"
+        if self._local and os.path.isfile(parts.path):
+            raise StoreError(f"{self.index}: {parts.path} is a file, and an index lies in a folder: name one")
         with self._said():
             if self._local:
                 self._client = QdrantClient(path=parts.path)

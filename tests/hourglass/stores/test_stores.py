@@ -407,6 +407,14 @@ def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
         ("lancedb://s3://secret/x", r"a folder is not called so"),
         ("postgresql://u:secret@[host/db", r"not a URI that PostgreSQL takes"),
         ("postgresql://u:secret@host/db?x=secret", r"not a URI that PostgreSQL takes"),
+        ("", r"the URI '' does not say where the index is: name a folder \('.' is the current one\) before '#'"),
+        ("#t", r"the URI '#t' does not say where"),
+        (" #t", r"the URI ' #t' does not say where"),
+        ("lancedb://", r"the URI 'lancedb://' does not say where"),
+        ("lancedb:///#t", r"the URI 'lancedb:///#t' does not say where"),
+        ("qdrant://#t", r"the URI 'qdrant://#t' does not say where the index is: name a host or a folder"),
+        ("qdrant:///", r"the URI 'qdrant:///' does not say where"),
+        ("qdrant+https://", r"the URI 'qdrant\+https://' does not say where"),
         ("qdrant://key:secret@host", r"a key is taken from QDRANT_API_KEY"),
         ("qdrant://host:port", r"not a URI of Qdrant"),
         ("qdrant://host/path", r"not a URI of Qdrant"),
@@ -417,6 +425,21 @@ def test_a_uri_that_will_not_do(uri: str, why: str) -> None:
         open_store(uri)
     assert "secr" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_current_folder_is_written_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with opened(".#t") as store:
+        store.create(record())
+    assert [path.name for path in tmp_path.iterdir()] == ["t.lance"]
+
+
+@pytest.mark.parametrize("store", ["lancedb", "qdrant"])
+def test_a_file_is_no_folder(tmp_path: Path, store: str) -> None:
+    file = tmp_path / "pumps.csv"
+    file.touch()
+    with pytest.raises(StoreError, match=r"pumps.csv#x: \S+pumps.csv is a file, and .* in a folder: name one"):
+        open_store(f"{store}://{file}#x")
 
 
 def test_nobody_there(tmp_path: Path) -> None:
