@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from hourglass import Client
+from hourglass import AsyncClient, Client
 from hourglass.cli import run
 from hourglass.contract.manifest import AsideColumns, Window
 from hourglass.contract.quantization import Encoding
@@ -427,6 +427,45 @@ def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Pat
             assert there.nearest(images[7:8], 1)["id"].to_pylist() == [7]
             with pytest.raises(ValueError, match="k is 0: at least one neighbour"):
                 there.nearest(images[7:8], 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "why"),
+    [
+        ({"payload": "site"}, TypeError, r"payload is a text: give a list of columns' names, \['site'\]"),
+        ({"bad_rows": "null"}, ValueError, r"bad_rows is 'null', none of fail, skip"),
+        ({"encoding": "f8"}, ValueError, r"encoding is 'f8', none of float32, float16, int8, binary"),
+        ({"file": pa.table({"a": [1]})}, TypeError, r"file is of type Table, not a file's path: write .* to .parquet"),
+        (
+            {"client": object.__new__(AsyncClient)},
+            TypeError,
+            r"client is of type AsyncClient: an index takes hourglass.Client",
+        ),
+    ],
+)
+def test_arguments_that_will_not_do(
+    client: Client, vectors: str, file: Path, arguments: dict[str, Any], kind: type[Exception], why: str
+) -> None:
+    with pytest.raises(kind, match=why):
+        index(**{"client": client, "file": file, "to": vectors, "model": "line", **arguments})
+    assert not Path(vectors).exists()
+
+
+def test_searches_that_will_not_do(client: Client, vectors: str, file: Path) -> None:
+    index(client, file, vectors, "line")
+    other: Any = object.__new__(AsyncClient)
+    with pytest.raises(TypeError, match=r"client is of type AsyncClient: an index takes hourglass\.Client"):
+        Index(other, vectors)
+    with Index(client, vectors) as there:
+        with pytest.raises(ValueError, match=r"this is one row, of the shape \[12\]: write \[row\]"):
+            there.nearest(X[0])
+        with pytest.raises(TypeError, match=r"column 'a' has the shape .* write \[1.2\]"):
+            there.nearest(dict.fromkeys(COLUMNS, 1.2))
+        assert there.nearest([X[3].tolist()], 1)["id"].to_pylist() == ["P-003"]
+    with pytest.raises(ValueError, match="vectors#embeddings is closed: open it again"):
+        there.nearest(X)
+    with pytest.raises(ValueError, match="vectors#embeddings is closed: open it again"):
+        next(there.nearest_batches([X]))
 
 
 def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path, hourglass: PROGRAM) -> None:
