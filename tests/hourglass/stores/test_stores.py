@@ -453,7 +453,10 @@ def test_nobody_there(tmp_path: Path) -> None:
         assert store.names() == []
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").touch()
-    with opened(f"{tmp_path}/file") as store, pytest.raises(StoreUnavailable, match=r"lancedb://.*file#embeddings: "):
+    with (
+        opened(f"{tmp_path}/file/below") as store,
+        pytest.raises(StoreUnavailable, match=r"lancedb://.*below#embeddings: "),
+    ):
         store.create(record())
 
 
