@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
 
 from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.stores import Record, Store, StoreError, StoreUnavailable, open_store
@@ -458,6 +459,27 @@ def test_nobody_there(tmp_path: Path) -> None:
         pytest.raises(StoreUnavailable, match=r"lancedb://.*below#embeddings: "),
     ):
         store.create(record())
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://u:x@h:5/db?sslmode=verify-full", "u@h:5/db"),
+        ("postgresql://u@/d%20b?host=/tmp/a&password=x", "u@%2Ftmp%2Fa/d%20b"),
+        ("postgresql://a%40b@[::1]:5/db", "a%40b@[::1]:5/db"),
+        ("postgresql://h,i:5/db", "h,i:5/db"),
+        ("postgres://h:5,i:6", "h:5,i:6/"),
+        ("postgresql://", "/"),
+    ],
+)
+def test_what_is_shown_of_a_uri_can_be_opened(uri: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg, "connect", lambda *_, **__: None)
+    store = open_store(f"{uri}#x")
+    assert store.index == f"postgresql://{shown}#x"
+    assert open_store(store.index).index == store.index
+    known = conninfo_to_dict(uri)
+    for term, value in conninfo_to_dict(store.index.removesuffix("#x")).items():
+        assert value == known[term]
 
 
 def test_a_wrong_password_is_not_shown(postgres: str) -> None:
