@@ -92,7 +92,8 @@ def search(client: Client, args: argparse.Namespace) -> None:
         # What is only shown are the first rows: no others are asked for.
         size = there.rows_per_message if out is not None else _SHOWN_ROWS
         taken = islice(take(file, selection, size, keep_bad=False), None if out is not None else 1)
-        with terminal.progress(lambda rows: file.read_share) as advance:
+        # Rows are read long before they are looked for.
+        with terminal.progress(lambda rows: rows / file.rows if file.rows else file.read_share) as advance:
             found = _told(there.nearest_batches(ids.seen(taken), args.k), advance)
             _give(ids.beside(found), there, out, file.rows, ids)
 

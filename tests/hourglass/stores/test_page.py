@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hourglass import Client, Encoding
+from hourglass import Client, Encoding, HourglassError
+from hourglass.files import FileError
 from hourglass.indexing import index
+from hourglass.stores import StoreError, StoreUnavailable
 from tests import artefacts
 from tests.processes import Serve
 
@@ -97,6 +100,13 @@ def test_python(server: Serve, folder: Path) -> None:
     space = run(block("python", "hourglass.indexing"), server)
     assert space["done"].new == len(X)
     assert space["found"]["id"][0].as_py() == "P-006"
+
+
+def test_exceptions_are_where_the_page_says() -> None:
+    named = re.findall(r"^\| `([\w.]+)\.(\w+)`", PAGE.partition("## From Python")[2], re.M)
+    kinds = [getattr(importlib.import_module(module), name) for module, name in named]
+    assert kinds == [FileError, StoreError, StoreUnavailable, HourglassError]
+    assert issubclass(StoreUnavailable, StoreError)
 
 
 @FORMS
