@@ -88,7 +88,7 @@ def search(client: Client, args: argparse.Namespace) -> None:
         if there.model.window is not None and file.columns is not None:
             raise FileError(f"{file.path}: the index is of windows of a series: give one as a ROW: [[…], …]")
         ids = _Ids(file, args.id or _own_id(file, there.model))
-        selection = select(file, there.model, ids.column or there.model.aside.id)
+        selection = select(file, there.model, ids.column)
         # What is only shown are the first rows: no others are asked for.
         size = there.rows_per_message if out is not None else _SHOWN_ROWS
         taken = islice(take(file, selection, size, keep_bad=False), None if out is not None else 1)

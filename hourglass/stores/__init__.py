@@ -35,7 +35,7 @@ def open_store(uri: str) -> Store:
         )
     if scheme in ("lancedb", "qdrant", "qdrant+https") and not rest.strip("/ "):  # PostgreSQL's may be in PGHOST
         where = "a host or a folder" if scheme != "lancedb" else "a folder ('.' is the current one)"
-        raise StoreError(f"the URI {uri!r} does not say where the index is: name {where} before '#'")
+        raise StoreError(f"the index's URI does not say where it is: name {where} before '#'")
     if scheme == "lancedb" and _OTHER_SCHEME.match(rest):
         # Not shown: 'postgresql:/' with its password, perhaps.
         raise StoreError(

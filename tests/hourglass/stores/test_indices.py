@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from hourglass import AsyncClient, Client
+from hourglass import AsyncClient, Client, terminal
 from hourglass.cli import run
 from hourglass.contract.manifest import AsideColumns, Window
 from hourglass.contract.quantization import Encoding
@@ -427,9 +428,17 @@ def test_ids_of_many_rows_stand_beside_their_neighbours(
     pq.write_table(pa.table({"key": np.arange(1000) * 3, **dict(zip(COLUMNS, x.T, strict=True))}), path)
     hourglass("embed", path, "--model", "line", "--id", "key", "--to", vectors)
     monkeypatch.setattr(Index, "rows_per_message", 1000 // messages + 10)
+    shares: list[float] = []
+
+    @contextmanager
+    def progress(share: Callable[[int], float]) -> Iterator[Callable[[int], None]]:
+        yield lambda rows: shares.append(share(rows))
+
+    monkeypatch.setattr(terminal, "progress", progress)
     hourglass("search", path, "--in", vectors, "-k", 2, "--id", "key", "--out", out)
     found = pa.csv.read_csv(out).filter(pa.compute.field("rank") == 1)
     assert found["query_id"].to_pylist() == found["id"].to_pylist() == list(range(0, 3000, 3))
+    assert sum(shares) == pytest.approx(1)  # of the rows whose neighbours are there, not of those read
 
 
 def test_an_index_of_one_kind_of_file_is_not_gone_on_with_by_another(
