@@ -130,10 +130,10 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-k", metavar="K", type=_count, default=10, help="how many neighbours of each row (default 10)"
     )
-    command.add_argument("--id", metavar="COLUMN", help="a column that is no part of a row (default: the model's)")
+    command.add_argument("--id", metavar="COLUMN", help="the column of the rows' own ids (default: the model's)")
     command.add_argument("--model", metavar="NAME", help="default: the one that made the index")
     command.add_argument("--version", metavar="V", type=_count, help="default: the newest")
-    command.add_argument("--out", metavar="FILE", type=Path, help="write .parquet or .csv: row, rank, id, distance, …")
+    command.add_argument("--out", metavar="FILE", type=Path, help="write .parquet or .csv: row, query_id, rank, id, …")
 
 
 def _add_score_options(command: argparse.ArgumentParser) -> None:

@@ -285,6 +285,13 @@ class Client(_Base):
                     resume = partial(plan.throw, self._error(error, step))
 
 
+def blocking(client: object) -> Client:
+    """The client, where it is the blocking one. Raises TypeError."""
+    if not isinstance(client, Client):
+        raise TypeError(f"client is of type {type(client).__name__}: an index takes hourglass.Client, also in a thread")
+    return client
+
+
 class AsyncClient(_Base):
     """The asyncio client, made and used inside one running loop. An asynchronous context manager.
 

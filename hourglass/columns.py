@@ -129,7 +129,8 @@ def _as_numpy(name: str, values: Any) -> np.ndarray:
 
 def _cells(name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim != 1:
-        raise TypeError(f"column {name!r} has the shape {list(array.shape)}, not [n]")
+        of_one_row = f": of one row write [{array.item()!r}]" if array.ndim == 0 else ""
+        raise TypeError(f"column {name!r} has the shape {list(array.shape)}, not [n]{of_one_row}")
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.kind not in "OUT":

@@ -9,19 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from hourglass.batches import Taken, take
-from hourglass.client import Client
+from hourglass.client import Client, blocking
 from hourglass.contract.quantization import Encoding
 from hourglass.files import FileError, RowFile, open_rows
 from hourglass.files.encoding import refused
 from hourglass.files.rows import ArrayBatch
 from hourglass.messages import ModelInfo
 from hourglass.selection import select
+from hourglass.steps import check_encoding
 from hourglass.stored_columns import StoredColumns
 from hourglass.stores import Record, Store, StoreError, StoreUnavailable, open_store
 from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID
@@ -30,6 +31,7 @@ _CHUNK_ROWS = 8192  # are written at once
 _REMEDY = "name another index behind '#' of --to"
 
 T = TypeVar("T")
+BadRows = Literal["fail", "skip"]
 
 
 @dataclass
@@ -60,8 +62,8 @@ def index(
     payload: Sequence[str] = (),
     normalize: bool = False,
     encoding: Encoding = "float32",
-    bad_rows: Literal["fail", "skip"] = "fail",
-    advance: Callable[[int], None] = lambda rows: None,
+    bad_rows: BadRows = "fail",
+    advance: Callable[[int], None] | None = None,
 ) -> Indexed:
     """Embeds a file's rows into the index `to`, a URI as `hourglass.stores.open_store` takes it.
 
@@ -70,8 +72,17 @@ def index(
     Rows that are there already are not embedded again, and those that have changed are replaced: what ended half way is
     begun again. advance: told of each lot of rows that are done.
 
-    Raises FileError for the file, StoreError for the index, and HourglassError for the server.
+    Raises FileError for the file, StoreError for the index, HourglassError for the server, and TypeError or ValueError
+    for arguments that will not do.
     """
+    blocking(client)
+    check_encoding(encoding)
+    if bad_rows not in get_args(BadRows):
+        raise ValueError(f"bad_rows is {bad_rows!r}, none of {', '.join(get_args(BadRows))}")
+    if isinstance(payload, str):
+        raise TypeError(f"payload is a text: give a list of columns' names, [{payload!r}]")
+    if not isinstance(file, str | Path | RowFile):
+        raise TypeError(f"file is of type {type(file).__name__}, not a file's path: write a frame's rows to .parquet")
     opened = file if isinstance(file, RowFile) else open_rows(Path(file))
     info = client.model(model, version)
     if info.window is not None and opened.columns is not None:
@@ -98,7 +109,7 @@ def index(
             known.require(wanted, writer.store.index, _REMEDY)
         done = Indexed(writer.store.index, info)
         chunks = _Chunks(opened, info, columns, id_column, bad_rows == "skip", done)
-        _run(client, chunks, writer, known, wanted, advance)
+        _run(client, chunks, writer, known, wanted, advance or (lambda rows: None))
     return done
 
 

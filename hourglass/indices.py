@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,15 @@ from rich.table import Table
 
 from hourglass import terminal
 from hourglass.arguments import UsageError
-from hourglass.batches import take
+from hourglass.batches import Taken, take
 from hourglass.client import Client
-from hourglass.files import FileError, TableWriter, open_rows
+from hourglass.files import FileError, RowFile, TableWriter, open_rows
 from hourglass.files.cells import value_of
 from hourglass.indexing import index
+from hourglass.messages import ModelInfo
 from hourglass.searching import Index
 from hourglass.selection import select
-from hourglass.stores.record import ROW
+from hourglass.stores.record import QUERY_ID, ROW
 
 _SHOWN_ROWS = 3
 _OWN_COLUMNS = 3  # rank, id, distance
@@ -33,6 +36,14 @@ def embed(client: Client, args: argparse.Namespace) -> None:
     """args.file into the index args.to."""
     if args.out is not None:
         raise UsageError("--out and --to: write a file, or an index")
+    try:
+        _embed(client, args)
+    except KeyboardInterrupt:
+        sys.stderr.write("hourglass: interrupted: run the same command again to go on\n")
+        raise
+
+
+def _embed(client: Client, args: argparse.Namespace) -> None:
     file = open_rows(args.file)
     with terminal.progress(lambda rows: file.read_share) as advance:
         done = index(
@@ -76,13 +87,52 @@ def search(client: Client, args: argparse.Namespace) -> None:
         file = open_rows(Path(args.rows))
         if there.model.window is not None and file.columns is not None:
             raise FileError(f"{file.path}: the index is of windows of a series: give one as a ROW: [[…], …]")
-        selection = select(file, there.model, args.id or there.model.aside.id)
+        ids = _Ids(file, args.id or _own_id(file, there.model))
+        selection = select(file, there.model, ids.column)
         # What is only shown are the first rows: no others are asked for.
         size = there.rows_per_message if out is not None else _SHOWN_ROWS
         taken = islice(take(file, selection, size, keep_bad=False), None if out is not None else 1)
-        with terminal.progress(lambda rows: file.read_share) as advance:
-            found = _told(there.nearest_batches((batch.rows for batch in taken), args.k), advance)
-            _give(found, there, out, file.rows)
+        # Rows are read long before they are looked for.
+        with terminal.progress(lambda rows: rows / file.rows if file.rows else file.read_share) as advance:
+            found = _told(there.nearest_batches(ids.seen(taken), args.k), advance)
+            _give(ids.beside(found), there, out, file.rows, ids)
+
+
+def _own_id(file: RowFile, model: ModelInfo) -> str | None:
+    """The model's own id column, where the file has it."""
+    return model.aside.id if model.aside.id in (*(file.columns or ()), *file.extras) else None
+
+
+class _Ids:
+    """The ids of rows that are asked for, kept until their neighbours are there. column: None: they have none."""
+
+    def __init__(self, file: RowFile, column: str | None) -> None:
+        self.column = column
+        self._type = None if column is None else next(file.batches(1)).column(column).type
+        self._waiting: deque[pa.Array] = deque()
+        self._first = 0  # the row of the first that waits
+
+    def schema(self, found: pa.Schema) -> pa.Schema:
+        return found if self.column is None else found.insert(1, pa.field(QUERY_ID, self._type))
+
+    def seen(self, taken: Iterable[Taken]) -> Iterator[np.ndarray]:
+        """Rows on their way to the server."""
+        for batch in taken:
+            if self.column is not None:
+                self._waiting.append(batch.batch.column(self.column))
+            yield batch.rows
+
+    def beside(self, found: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """What is found, in the order of the rows, each table of one batch; of `schema`."""
+        for table in found:
+            if self.column is None:
+                yield table
+                continue
+            rows = table[ROW].to_numpy()
+            while len(rows) and rows[0] >= self._first + len(self._waiting[0]):
+                self._first += len(self._waiting.popleft())
+            ids = self._waiting[0].take(pa.array(rows - self._first))
+            yield table.add_column(1, pa.field(QUERY_ID, self._type), ids)
 
 
 def _told(found: Iterator[pa.Table], advance: Any) -> Iterator[pa.Table]:
@@ -102,23 +152,36 @@ def _row(text: str) -> Any:
 
 
 def _of_row(there: Index, row: Any, k: int) -> pa.Table:
+    if isinstance(row, dict) and there.model.window is None:
+        _check_cells(there.model, row)
     try:
         rows = (
             {name: [cell] for name, cell in row.items()} if isinstance(row, dict) else np.array([row], dtype=np.float32)
         )
+        if isinstance(rows, np.ndarray) and rows.ndim == len(there.model.row_shape) + 2:
+            raise UsageError("the row will not do: it is a list of rows, and one is taken here: put several in a file")
         return there.nearest(rows, k)
     except (TypeError, ValueError) as error:
         named = "" if isinstance(row, dict) else ' (a row with texts is written with names: {"column": …})'
         raise UsageError(f"the row will not do: {error}{named}") from None
 
 
-def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int | None) -> None:
-    """rows: how many the file has, None where that is not known."""
+def _check_cells(model: ModelInfo, row: dict[str, Any]) -> None:
+    kinds = {column.name: column.type for column in model.schema}
+    for name, cell in row.items():
+        if name in kinds and isinstance(cell, list | dict):
+            raise UsageError(f"the row will not do: column {name!r}: one row has one number or text there, not {cell}")
+        if kinds.get(name) == "numeric" and isinstance(cell, str):
+            raise UsageError(f"the row will not do: column {name!r}: {cell!r} is not a number")
+
+
+def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int | None, ids: _Ids | None = None) -> None:
+    """rows: how many the file has, None where that is not known. ids: of a file's rows."""
     console = terminal.console()
     record = there.record
     if out is not None:
         asked = 0
-        with TableWriter(out, there.schema) as writer:
+        with TableWriter(out, there.schema if ids is None else ids.schema(there.schema)) as writer:
             for table in found:
                 writer.write(table)
                 asked += len(np.unique(table[ROW].to_numpy()))
@@ -126,7 +189,7 @@ def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int |
         console.print(f"written to {out}", soft_wrap=True)
         return
     table = pa.concat_tables(found)
-    texts = {name: _texts(table[name]) for name in table.column_names if name != ROW}
+    texts = {name: _texts(table[name]) for name in table.column_names if name not in (ROW, QUERY_ID)}
     names = _fitting(texts, console.width)
     asked = table[ROW].to_numpy()
     shown = np.unique(asked).tolist()
@@ -134,8 +197,11 @@ def _give(found: Iterator[pa.Table], there: Index, out: Path | None, rows: int |
         console.print(f"{there.name} is empty", soft_wrap=True)
         return
     for row in shown:
+        places = np.flatnonzero(asked == row)
         title = None if rows is None and len(shown) == 1 else f"row {row} (the first is 0)"
-        columns = [[texts[name][i] for i in np.flatnonzero(asked == row)] for name in names]
+        if ids is not None and ids.column is not None:
+            title = f"row {row} (the first is 0), {ids.column} {_text(table[QUERY_ID][places[0]].as_py())}"
+        columns = [[texts[name][i] for i in places] for name in names]
         console.print(_table(title, names, columns, table.schema))
     more = [f"{rows - len(shown):,} more rows"] if rows is not None and rows > len(shown) else []
     more += [f"{len(texts) - len(names)} more columns"] if len(texts) > len(names) else []

@@ -9,8 +9,10 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from hourglass.client import Client
+from hourglass.client import Client, blocking
+from hourglass.columns import Named, RowsLike
 from hourglass.messages import Embeddings, ModelInfo
+from hourglass.rows import array_of
 from hourglass.stores import Record, StoreError, open_store
 from hourglass.stores.record import DISTANCE, EMBEDDING, QUERY, RANK, ROW
 
@@ -21,11 +23,12 @@ class Index:
     """An index that is there. record: what it holds. model: the version that rows are embedded with. A context manager.
 
     model: default: the one that made the index. version: default: the newest. Raises StoreError where there is no
-    index, or where its embeddings are of another embedding space.
+    index, or where its embeddings are of another embedding space; methods also HourglassError, TypeError or ValueError
+    for rows that will not do, and ValueError once the index is closed.
     """
 
     def __init__(self, client: Client, at: str, *, model: str | None = None, version: int | None = None) -> None:
-        self._client = client
+        self._client, self._closed = blocking(client), False
         self._store = open_store(at)
         self.name = self._store.index
         try:
@@ -51,14 +54,18 @@ class Index:
         """How many rows a batch may have."""
         return self._client.rows_per_message(self.model.model.name, self.model.model.version)
 
-    def nearest(self, rows: Any, k: int = 10) -> pa.Table:
+    def nearest(self, rows: RowsLike, k: int = 10) -> pa.Table:
         """rows: as for `Client.embed`. Each one's k nearest, of `schema`; distances are Euclidean, in units of the
         embedding, or of binary embeddings how many bits differ."""
+        self._check(k)
+        if Named.of(rows) is None and (shape := array_of(rows).array.shape) == self.model.row_shape:
+            raise ValueError(f"this is one row, of the shape {list(shape)}: write [row], an array of one")
         answer = self._client.embed(self.model.model.name, rows, version=self.model.model.version, **self._options())
         return pa.concat_tables(self._found(answer, 0, k))
 
-    def nearest_batches(self, batches: Iterable[np.ndarray], k: int = 10) -> Iterator[pa.Table]:
+    def nearest_batches(self, batches: Iterable[RowsLike], k: int = 10) -> Iterator[pa.Table]:
         """As `nearest`, for batches as `Client.embed_batches` takes them; rows are counted over all of them."""
+        self._check(k)
         version, first = self.model.model, 0
         for answer in self._client.embed_batches(version.name, batches, version=version.version, **self._options()):
             yield from self._found(answer, first, k)
@@ -84,9 +91,13 @@ class Index:
             "require_space_id": self.record.embedding_space_id,
         }
 
-    def _found(self, answer: Embeddings, first: int, k: int) -> Iterator[pa.Table]:
+    def _check(self, k: int) -> None:
+        if self._closed:
+            raise ValueError(f"{self.name} is closed: open it again")
         if k < 1:
             raise ValueError(f"k is {k}: at least one neighbour")
+
+    def _found(self, answer: Embeddings, first: int, k: int) -> Iterator[pa.Table]:
         made = {"scale": answer.scale, "encoding": answer.encoding, "normalized": answer.normalized}
         self.record.require(self.record.model_copy(update=made), self.name, "make another index with `hourglass embed`")
         kind = self.record.schema.field(EMBEDDING).type.value_type.to_pandas_dtype()
@@ -102,6 +113,7 @@ class Index:
         return pa.table([*columns, *payload], schema=self.schema)
 
     def close(self) -> None:
+        self._closed = True
         self._store.close()
 
     def __enter__(self) -> Self:

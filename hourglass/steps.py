@@ -245,12 +245,17 @@ def score(limits: Limits, model: str, rows: Any, version: int | None, **options:
     yield Give(scores.fdr_controlled() if options.get("control_fdr") else scores)
 
 
+def check_encoding(encoding: object) -> None:
+    """Raises ValueError."""
+    if encoding not in tuple(ENCODINGS):  # which also asks what cannot be hashed
+        raise ValueError(f"encoding is {encoding!r}, none of {', '.join(ENCODINGS)}")
+
+
 def embedding(
     *, with_stddev: bool, normalize: bool, encoding: Encoding, require_space_id: str | None
 ) -> dict[str, Any]:
     """The options of an EmbedRequest, by its names. Raises ValueError for what is no encoding, or no space."""
-    if encoding not in tuple(ENCODINGS):  # which also asks what cannot be hashed
-        raise ValueError(f"encoding is {encoding!r}, none of {', '.join(ENCODINGS)}")
+    check_encoding(encoding)
     if require_space_id == "":
         raise ValueError("require_space_id is empty: give an embedding_space_id, or None for any")
     return {

@@ -33,6 +33,9 @@ def open_store(uri: str) -> Store:
         raise StoreError(
             f"no store is called {scheme!r}: write {', '.join(f'{known}://…' for known in _OPEN)}, or a path"
         )
+    if scheme in ("lancedb", "qdrant", "qdrant+https") and not rest.strip("/ "):  # PostgreSQL's may be in PGHOST
+        where = "a host or a folder" if scheme != "lancedb" else "a folder ('.' is the current one)"
+        raise StoreError(f"the index's URI does not say where it is: name {where} before '#'")
     if scheme == "lancedb" and _OTHER_SCHEME.match(rest):
         # Not shown: 'postgresql:/' with its password, perhaps.
         raise StoreError(

@@ -31,6 +31,10 @@ class LanceStore:
     def __init__(self, uri: str, name: str) -> None:
         self._path, self._name = Path(uri.removeprefix("lancedb://")), name
         self.index = f"lancedb://{self._path}#{name}"
+        if self._path.is_file():
+            raise StoreError(
+                f"{self.index}: {self._path} is a file, and LanceDB keeps its indices in a folder: name one"
+            )
         self._database: Any = None
         self._table: Any = None
         self._unindexed: int | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import psycopg
@@ -44,9 +45,7 @@ class PostgresStore:
                 "not a URI that PostgreSQL takes: postgresql://USER@HOST:PORT/DATABASE, where other characters than "
                 "letters and digits may have to be written as %XX"
             ) from None
-        user, port = (f"{terms[key]}" if key in terms else "" for key in ("user", "port"))
-        place = f"{user and f'{user}@'}{terms.get('host', '')}{port and f':{port}'}/{terms.get('dbname', '')}"
-        self.index = f"postgresql://{place}#{name}"
+        self.index = f"postgresql://{_place(terms)}#{name}"
         self._name, self._table = name, sql.Identifier(name)
         with self._said():
             conninfo = make_conninfo(uri, connect_timeout=terms.get("connect_timeout", _CONNECT_SECONDS))
@@ -176,6 +175,16 @@ class PostgresStore:
             failed = isinstance(error, psycopg.OperationalError) and not too_large
             kind = StoreUnavailable if failed else StoreError
             raise kind(f"{self.index}: {str(error).partition(chr(10))[0]}") from None
+
+
+def _place(terms: Mapping[str, Any]) -> str:
+    """USER@HOST:PORT/DATABASE of a URI's terms, as libpq takes it: a host may be a socket's folder, or several."""
+    user, host, port, database = (f"{terms.get(key, '')}" for key in ("user", "host", "port", "dbname"))
+    hosts = [f"[{one}]" if ":" in one else quote(one, safe="") for one in host.split(",")]
+    ports = port.split(",") if "," in port else [port] * len(hosts)
+    places = ",".join(f"{one}:{number}" if number else one for one, number in zip(hosts, ports, strict=False))
+    whose = f"{quote(user, safe='')}@" if user else ""
+    return f"{whose}{places}/{quote(database, safe='')}"
 
 
 def _vector(record: Record) -> sql.SQL:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +46,8 @@ class QdrantStore:
             )
         self._name, self._local = name, not host
         self.index = f"{parts.scheme}://{f'{host}:{port}' if host else parts.path}#{name}"
+        if self._local and Path(parts.path).is_file():
+            raise StoreError(f"{self.index}: {parts.path} is a file, and an index lies in a folder: name one")
         with self._said():
             if self._local:
                 self._client = QdrantClient(path=parts.path)

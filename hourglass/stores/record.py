@@ -16,9 +16,9 @@ PayloadType = Literal["bool", "int64", "float64", "string", "date", "timestamp",
 
 ID, EMBEDDING, SPACE, DIGEST = "id", "embedding", "embedding_space_id", "row_digest"
 # Of what a search answers.
-ROW, RANK, DISTANCE = "row", "rank", "distance"
+ROW, QUERY_ID, RANK, DISTANCE = "row", "query_id", "rank", "distance"
 QUERY = "_query"  # of what a store answers; no payload is called so
-RESERVED = (ID, EMBEDDING, SPACE, DIGEST, ROW, RANK, DISTANCE)
+RESERVED = (ID, EMBEDDING, SPACE, DIGEST, ROW, QUERY_ID, RANK, DISTANCE)
 
 DIGEST_BYTES = 16
 
@@ -97,7 +97,11 @@ class Record(BaseModel):
         for name in _TERMS:
             # The same embeddings may come from a model under another name.
             if getattr(self, name) != getattr(other, name):
-                raise StoreError(f"{index} holds embeddings {self._term(name)}, not {other._term(name)}: {remedy}")
+                texts = name == "payload" and "string" in _where_different(self.payload, other.payload)
+                files = "give a file of the same kind (CSV's columns are all texts, Parquet's have types), or "
+                raise StoreError(
+                    f"{index} holds embeddings {self._term(name)}, not {other._term(name)}: {files * texts}{remedy}"
+                )
 
     def _term(self, name: str) -> str:
         value = getattr(self, name)
@@ -108,6 +112,13 @@ class Record(BaseModel):
         if name == "payload":
             return _TERMS[name].format(", ".join(f"{column} ({kind})" for column, kind in value.items()) or "(none)")
         return _TERMS[name].format(value)
+
+
+def _where_different(one: dict[str, PayloadType], other: dict[str, PayloadType]) -> set[PayloadType]:
+    """Types of columns that have another in the other; none where the columns are not the same."""
+    if set(one) != set(other):
+        return set()
+    return {kind for name in one if one[name] != other[name] for kind in (one[name], other[name])}
 
 
 def read(text: str | None, index: str) -> Record:

@@ -173,7 +173,8 @@ def test_names_are_texts_and_unique() -> None:
         (pa.table({"b": [b"x"]}), r"row 0, column 'b': bytes: convert"),
         (pl.LazyFrame({"a": [1]}), r"the rows of a LazyFrame are not there yet: give what its \.collect\(\) answers"),
         ({"a": [[1.0], [2.0]]}, r"column 'a' has the shape \[2, 1\], not \[n\]"),
-        ({"a": 1.0}, r"column 'a' has the shape \[\], not \[n\]"),
+        ({"a": 1.0}, r"column 'a' has the shape \[\], not \[n\]: of one row write \[1.0\]$"),
+        ({"a": "north"}, r"column 'a' has the shape \[\], not \[n\]: of one row write \['north'\]$"),
     ],
     ids=str,
 )

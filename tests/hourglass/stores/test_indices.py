@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from hourglass import Client
+from hourglass import AsyncClient, Client, terminal
 from hourglass.cli import run
 from hourglass.contract.manifest import AsideColumns, Window
 from hourglass.contract.quantization import Encoding
@@ -127,7 +129,8 @@ def test_neighbours_are_those_of_the_embeddings(
     out = tmp_path / "found.parquet"
     hourglass("search", file, "--in", to, "-k", 4, "--out", out)
     found, expected = pq.read_table(out), exactly(client, "line", encoding, normalize)
-    assert found.column_names == ["row", "rank", "id", "distance", "site", "age"]
+    assert found.column_names == ["row", "query_id", "rank", "id", "distance", "site", "age"]
+    assert found["query_id"].to_pylist() == [f"P-{i:03d}" for i in np.repeat(np.arange(ROWS), 4)]
     assert found["row"].to_pylist() == np.repeat(np.arange(ROWS), 4).tolist()
     assert found["rank"].to_pylist() == [1, 2, 3, 4] * ROWS
     distance, nearest = found["distance"].to_numpy().reshape(ROWS, 4), found["age"].to_numpy().reshape(ROWS, 4)
@@ -409,7 +412,45 @@ def test_a_file_of_ids_and_of_columns_that_the_model_has_no_names_for(
     assert run(["embed", str(path), "--model", "m", "--to", vectors, *at]) == 0
     out = tmp_path / "out.parquet"
     assert run(["search", str(path), "--in", vectors, "-k", "1", "--out", str(out), *at]) == 0
-    assert pq.read_table(out)["id"].to_pylist() == [f"k{i}" for i in range(ROWS)]
+    found = pq.read_table(out)
+    assert found["id"].to_pylist() == found["query_id"].to_pylist() == [f"k{i}" for i in range(ROWS)]
+    pq.write_table(pq.read_table(path).drop_columns(["key"]), path)
+    assert run(["search", str(path), "--in", vectors, "-k", "1", "--out", str(out), *at[2:]]) == 0
+    assert pq.read_table(out).column_names == ["row", "rank", "id", "distance"]
+
+
+@pytest.mark.parametrize("messages", [1, 4])
+def test_ids_of_many_rows_stand_beside_their_neighbours(
+    client: Client, vectors: str, tmp_path: Path, hourglass: PROGRAM, messages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(1).standard_normal((1000, WIDTH)).astype(np.float32)
+    path, out = tmp_path / "many.parquet", tmp_path / "out.csv"
+    pq.write_table(pa.table({"key": np.arange(1000) * 3, **dict(zip(COLUMNS, x.T, strict=True))}), path)
+    hourglass("embed", path, "--model", "line", "--id", "key", "--to", vectors)
+    monkeypatch.setattr(Index, "rows_per_message", 1000 // messages + 10)
+    shares: list[float] = []
+
+    @contextmanager
+    def progress(share: Callable[[int], float]) -> Iterator[Callable[[int], None]]:
+        yield lambda rows: shares.append(share(rows))
+
+    monkeypatch.setattr(terminal, "progress", progress)
+    hourglass("search", path, "--in", vectors, "-k", 2, "--id", "key", "--out", out)
+    found = pa.csv.read_csv(out).filter(pa.compute.field("rank") == 1)
+    assert found["query_id"].to_pylist() == found["id"].to_pylist() == list(range(0, 3000, 3))
+    assert sum(shares) == pytest.approx(1)  # of the rows whose neighbours are there, not of those read
+
+
+def test_an_index_of_one_kind_of_file_is_not_gone_on_with_by_another(
+    vectors: str, file: Path, hourglass: PROGRAM, tmp_path: Path
+) -> None:
+    texts = tmp_path / "pumps.csv"
+    pa.csv.write_csv(pq.read_table(file), texts)
+    command = ("--model", "line", "--to", vectors, "--payload", "site,age")
+    hourglass("embed", file, *command)
+    said = hourglass("embed", texts, *command, fails=2)
+    assert "age (int64), not with the columns site (string), age (string): " in said
+    assert "give a file of the same kind (CSV's columns are all texts, Parquet's have types), or name another" in said
 
 
 def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Path) -> None:
@@ -429,12 +470,52 @@ def test_images_of_bytes(start: Callable[..., Fake], vectors: str, tmp_path: Pat
                 there.nearest(images[7:8], 0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kind", "why"),
+    [
+        ({"payload": "site"}, TypeError, r"payload is a text: give a list of columns' names, \['site'\]"),
+        ({"bad_rows": "null"}, ValueError, r"bad_rows is 'null', none of fail, skip"),
+        ({"encoding": "f8"}, ValueError, r"encoding is 'f8', none of float32, float16, int8, binary"),
+        ({"file": pa.table({"a": [1]})}, TypeError, r"file is of type Table, not a file's path: write .* to .parquet"),
+        (
+            {"client": object.__new__(AsyncClient)},
+            TypeError,
+            r"client is of type AsyncClient: an index takes hourglass.Client",
+        ),
+    ],
+)
+def test_arguments_that_will_not_do(
+    client: Client, vectors: str, file: Path, arguments: dict[str, Any], kind: type[Exception], why: str
+) -> None:
+    with pytest.raises(kind, match=why):
+        index(**{"client": client, "file": file, "to": vectors, "model": "line", **arguments})
+    assert not Path(vectors).exists()
+
+
+def test_searches_that_will_not_do(client: Client, vectors: str, file: Path) -> None:
+    index(client, file, vectors, "line")
+    other: Any = object.__new__(AsyncClient)
+    with pytest.raises(TypeError, match=r"client is of type AsyncClient: an index takes hourglass\.Client"):
+        Index(other, vectors)
+    with Index(client, vectors) as there:
+        with pytest.raises(ValueError, match=r"this is one row, of the shape \[12\]: write \[row\]"):
+            there.nearest(X[0])
+        with pytest.raises(TypeError, match=r"column 'a' has the shape .* write \[1.2\]"):
+            there.nearest(dict.fromkeys(COLUMNS, 1.2))
+        assert there.nearest([X[3].tolist()], 1)["id"].to_pylist() == ["P-003"]
+    with pytest.raises(ValueError, match="vectors#embeddings is closed: open it again"):
+        there.nearest(X)
+    with pytest.raises(ValueError, match="vectors#embeddings is closed: open it again"):
+        next(there.nearest_batches([X]))
+
+
 def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path, hourglass: PROGRAM) -> None:
     long = {f"column_{i}": ["long " * 20] * ROWS for i in range(7)}
     pq.write_table(table(**long), file)
     hourglass("embed", file, "--model", "line", "--to", vectors, "--payload", ",".join(long))
     shown = hourglass("search", file, "--in", vectors, "-k", 2)
-    assert re.findall(r"row (\d+) \(the first is 0\)", shown) == ["0", "1", "2"]
+    titles = re.findall(r"row (\d+) \(the first is 0\), serial (P-\d+)", shown)
+    assert titles == [("0", "P-000"), ("1", "P-001"), ("2", "P-002")]
     assert "and 57 more rows and 5 more columns: --out FILE writes all" in shown
     assert max(map(len, shown.splitlines())) <= 100
     pq.write_table(table()[:2], file)
@@ -457,6 +538,9 @@ def test_few_rows_are_shown_each_and_of_many_the_first(vectors: str, file: Path,
             "could not convert string to float: 'x' (a row with texts is written with names: {\"column\": …})",
         ),
         (("[1, 2]",), "12"),
+        (("[[1, 2], [3, 4]]",), "it is a list of rows, and one is taken here: put several in a file"),
+        ((json.dumps({**dict.fromkeys(COLUMNS, 1), "c": "much"}),), "column 'c': 'much' is not a number"),
+        ((json.dumps({**dict.fromkeys(COLUMNS, 1), "c": [1]}),), "column 'c': one row has one number or text there"),
         (('{"a": 1}',), "no column 'b'"),
         (("missing.csv",), "missing.csv: no such file"),
         (("[1]", "-k", "0"), "-k 0: at least one neighbour"),

@@ -126,7 +126,7 @@ def test_interrupted_and_begun_again(
     assert came.wait(60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)  # while the server still does not answer
-    assert (process.returncode, said) == (130, "")
+    assert (process.returncode, said) == (130, "hourglass: interrupted: run the same command again to go on\n")
     go_on.set()
     begun_again(fake, command(fake), to, len(contents(to)))
 

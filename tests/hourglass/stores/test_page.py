@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +14,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hourglass import Client
+from hourglass import Client, Encoding, HourglassError
+from hourglass.files import FileError
 from hourglass.indexing import index
+from hourglass.stores import StoreError, StoreUnavailable
 from tests import artefacts
 from tests.processes import Serve
 
 PAGE = (Path(__file__).parents[3] / "docs" / "vector-search.md").read_text()
+SIZE = 3
 COLUMNS = ("flow", "pressure", "speed", "heat")
 X = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
 IDS = [f"P-{i:03d}" for i in range(len(X))]
 SITES = ["north", "south"] * (len(X) // 2)
+Form = tuple[Encoding, bool]
+PLAIN: Form = ("float32", False)
+FORMS = pytest.mark.parametrize(
+    "form", [PLAIN, ("float32", True), ("float16", False), ("int8", False), ("int8", True), ("binary", False)]
+)
 
 
 def block(kind: str, word: str) -> str:
@@ -34,7 +43,7 @@ def block(kind: str, word: str) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     exported = tmp_path_factory.mktemp("exported")
-    artefacts.publish(exported, "pumps", artefacts.Linear.random(width=4, embedding_size=3), columns=COLUMNS)
+    artefacts.publish(exported, "pumps", artefacts.Linear.random(width=4, embedding_size=SIZE), columns=COLUMNS)
     server = Serve(exported).wait_ready()
     yield server
     server.kill()
@@ -57,17 +66,34 @@ def run(code: str, server: Serve, **names: Any) -> dict[str, Any]:
     return space
 
 
-def fill(server: Serve, to: str) -> None:
+def fill(server: Serve, to: str, form: Form) -> None:
+    encoding, normalize = form
     with Client(server.address) as client:
-        index(client, "pumps.parquet", to, "pumps", id_column="serial", payload=["site", "age"])
+        columns: dict[str, Any] = {"id_column": "serial", "payload": ["site", "age"]}
+        index(client, "pumps.parquet", to, "pumps", **columns, encoding=encoding, normalize=normalize)
 
 
-def expected(server: Serve, count: int) -> list[str]:
-    """By numpy: the nearest to P-006 in the north."""
+def check(server: Serve, form: Form, found: list[tuple[str, float]]) -> None:
+    """Whether ids and distances are those of the ten nearest to P-006 in the north, in the numbers kept, by numpy."""
+    encoding, normalize = form
     with Client(server.address) as client:
-        values = client.embed("pumps", X).values
-    order = np.argsort(np.linalg.norm(values - values[6], axis=1))
-    return [IDS[i] for i in order if SITES[i] == "north"][:count]
+        values = client.embed("pumps", X, encoding=encoding, normalize=normalize).values
+    if encoding == "binary":
+        bits = np.unpackbits(values, axis=1, count=SIZE)
+        apart = (bits != bits[6]).sum(axis=1)
+    else:
+        apart = np.linalg.norm(values.astype(np.float64) - values[6], axis=1)
+    north = {name: distance for name, site, distance in zip(IDS, SITES, apart, strict=True) if site == "north"}
+    distances = [distance for _, distance in found]
+    np.testing.assert_allclose(distances, sorted(north.values())[:10], atol=1e-3)
+    np.testing.assert_allclose(distances, [north[name] for name, _ in found], atol=1e-3)
+
+
+def test_a_row_is_columns_of_one_row(server: Serve) -> None:
+    row = run(block("python", "row = {"), server)["row"]
+    assert list(row) == list(COLUMNS)
+    with Client(server.address) as client:
+        assert client.embed("pumps", row).values.shape == (1, SIZE)
 
 
 def test_python(server: Serve, folder: Path) -> None:
@@ -76,34 +102,57 @@ def test_python(server: Serve, folder: Path) -> None:
     assert space["found"]["id"][0].as_py() == "P-006"
 
 
-def test_lancedb(server: Serve, folder: Path) -> None:
-    fill(server, "vectors#pumps")
+def test_exceptions_are_where_the_page_says() -> None:
+    named = re.findall(r"^\| `([\w.]+)\.(\w+)`", PAGE.partition("## From Python")[2], re.M)
+    kinds = [getattr(importlib.import_module(module), name) for module, name in named]
+    assert kinds == [FileError, StoreError, StoreUnavailable, HourglassError]
+    assert issubclass(StoreUnavailable, StoreError)
+
+
+@FORMS
+def test_lancedb(server: Serve, folder: Path, form: Form) -> None:
+    fill(server, "vectors#pumps", form)
     space = run(block("python", "lancedb.connect"), server)
-    assert [row["id"] for row in space["found"]] == expected(server, 10)
-    run(block("python", "create_index"), server, table=space["table"])
-    assert [kind.index_type for kind in space["table"].list_indices()] == ["IvfHnswSq"]
-    assert run(block("python", "lancedb.connect"), server)["found"][0]["id"] == "P-006"
+    binary = form[0] == "binary"
+    found = [(row["id"], row["_distance"] if binary else row["_distance"] ** 0.5) for row in space["found"]]
+    check(server, form, found)
+    if form == PLAIN:
+        run(block("python", "create_index"), server, table=space["table"])
+        assert [kind.index_type for kind in space["table"].list_indices()] == ["IvfHnswSq"]
+        assert run(block("python", "lancedb.connect"), server)["found"][0]["id"] == "P-006"
 
 
-def test_postgres(server: Serve, folder: Path, postgres: str) -> None:
-    fill(server, f"{postgres}#pumps")
-    code = block("python", "psycopg.connect").replace("postgresql://HOST/DATABASE", postgres)
-    assert [row[0] for row in run(code, server)["found"]] == expected(server, 10)
+@FORMS
+def test_postgres(server: Serve, folder: Path, postgres: str, form: Form) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS pumps")
+    fill(server, f"{postgres}#pumps", form)
+    code = block("python", "psycopg.connect").replace("postgresql://HOST/DATABASE", postgres)
+    check(server, form, [(key, distance) for key, _, distance in run(code, server)["found"]])
+
+
+def test_sql(server: Serve, folder: Path, postgres: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS pumps")
+        fill(server, f"{postgres}#pumps", PLAIN)
         like = connection.execute(block("sql", "SELECT other").replace("P-007", "P-006").encode()).fetchall()
-        assert expected(server, 2)[1] in [key for key, _ in like]
+        with Client(server.address) as client:
+            values = client.embed("pumps", X).values
+        nearest = np.argsort(np.linalg.norm(values - values[6], axis=1))[1:11]
+        assert [key for key, _ in like] == [IDS[i] for i in nearest]
         connection.execute(block("sql", "CREATE INDEX").encode())
         connection.execute("SET enable_seqscan = off")
         plan = connection.execute("EXPLAIN SELECT id FROM pumps ORDER BY embedding <-> '[1,2,3]' LIMIT 5").fetchall()
     assert "Index Scan using pumps_embedding_idx" in str(plan)
 
 
-def test_qdrant(server: Serve, folder: Path) -> None:
-    fill(server, f"qdrant://{folder / 'points'}#pumps")
+@FORMS
+def test_qdrant(server: Serve, folder: Path, form: Form) -> None:
+    fill(server, f"qdrant://{folder / 'points'}#pumps", form)
     code = block("python", "qdrant_client").replace('QdrantClient("HOST")', "QdrantClient(path='points')")
     space = run(code, server)
     space["store"].close()
-    assert [point.payload["id"] for point in space["found"]] == expected(server, 10)
+    check(server, form, [(point.payload["id"], point.score) for point in space["found"]])
 
 
 @pytest.mark.parametrize(("kind", "operators"), [("halfvec(3)", "halfvec_l2_ops"), ("bit(3)", "bit_hamming_ops")])

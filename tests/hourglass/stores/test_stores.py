@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
 
 from hourglass.contract.quantization import DTYPES, Encoding
 from hourglass.stores import Record, Store, StoreError, StoreUnavailable, open_store
@@ -407,6 +408,15 @@ def test_an_index_of_a_later_version_is_not_read(tmp_path: Path) -> None:
         ("lancedb://s3://secret/x", r"a folder is not called so"),
         ("postgresql://u:secret@[host/db", r"not a URI that PostgreSQL takes"),
         ("postgresql://u:secret@host/db?x=secret", r"not a URI that PostgreSQL takes"),
+        ("", r"the index's URI does not say where it is: name a folder \('.' is the current one\) before '#'"),
+        ("#t", r"the index's URI does not say where"),
+        (" #t", r"the index's URI does not say where"),
+        ("lancedb://", r"the index's URI does not say where"),
+        ("lancedb:///#t", r"the index's URI does not say where"),
+        ("qdrant://#t", r"the index's URI does not say where it is: name a host or a folder"),
+        ("qdrant:///", r"the index's URI does not say where"),
+        ("qdrant+https://", r"the index's URI does not say where"),
+        ("qdrant://#secret", r"the index's URI does not say where"),
         ("qdrant://key:secret@host", r"a key is taken from QDRANT_API_KEY"),
         ("qdrant://host:port", r"not a URI of Qdrant"),
         ("qdrant://host/path", r"not a URI of Qdrant"),
@@ -417,6 +427,21 @@ def test_a_uri_that_will_not_do(uri: str, why: str) -> None:
         open_store(uri)
     assert "secr" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_current_folder_is_written_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with opened(".#t") as store:
+        store.create(record())
+    assert [path.name for path in tmp_path.iterdir()] == ["t.lance"]
+
+
+@pytest.mark.parametrize("store", ["lancedb", "qdrant"])
+def test_a_file_is_no_folder(tmp_path: Path, store: str) -> None:
+    file = tmp_path / "pumps.csv"
+    file.touch()
+    with pytest.raises(StoreError, match=r"pumps.csv#x: \S+pumps.csv is a file, and .* in a folder: name one"):
+        open_store(f"{store}://{file}#x")
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -430,8 +455,32 @@ def test_nobody_there(tmp_path: Path) -> None:
         assert store.names() == []
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").touch()
-    with opened(f"{tmp_path}/file") as store, pytest.raises(StoreUnavailable, match=r"lancedb://.*file#embeddings: "):
+    with (
+        opened(f"{tmp_path}/file/below") as store,
+        pytest.raises(StoreUnavailable, match=r"lancedb://.*below#embeddings: "),
+    ):
         store.create(record())
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://u:x@h:5/db?sslmode=verify-full", "u@h:5/db"),
+        ("postgresql://u@/d%20b?host=/tmp/a&password=x", "u@%2Ftmp%2Fa/d%20b"),
+        ("postgresql://a%40b@[::1]:5/db", "a%40b@[::1]:5/db"),
+        ("postgresql://h,i:5/db", "h,i:5/db"),
+        ("postgres://h:5,i:6", "h:5,i:6/"),
+        ("postgresql://", "/"),
+    ],
+)
+def test_what_is_shown_of_a_uri_can_be_opened(uri: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg, "connect", lambda *_, **__: None)
+    store = open_store(f"{uri}#x")
+    assert store.index == f"postgresql://{shown}#x"
+    assert open_store(store.index).index == store.index
+    known = conninfo_to_dict(uri)
+    for term, value in conninfo_to_dict(store.index.removesuffix("#x")).items():
+        assert value == known[term]
 
 
 def test_a_wrong_password_is_not_shown(postgres: str) -> None:
