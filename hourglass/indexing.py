@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
+from hourglass.arrow import pa
 from hourglass.batches import Taken, take
 from hourglass.client import Client
 from hourglass.contract.quantization import Encoding

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 
+from hourglass.arrow import pa
 from hourglass.client import Client
 from hourglass.messages import Embeddings, ModelInfo
 from hourglass.stores import Record, StoreError, open_store
