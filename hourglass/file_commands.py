@@ -48,8 +48,9 @@ def _embed(client: Client, args: argparse.Namespace) -> None:
     if args.to is not None:
         indices.embed(client, args)
         return
-    if args.payload or args.encoding != "float32":
-        raise UsageError("--payload and --encoding are of an index: add --to URI")
+    of_index = ["--payload"] * bool(args.payload) + ["--encoding"] * (args.encoding != "float32")
+    if of_index:
+        raise UsageError(f"{' and '.join(of_index)}: only for an index: add --to URI")
     _rows(client, args)
 
 
@@ -173,6 +174,7 @@ def _deliver(
     share: Callable[[int], float],
 ) -> None:
     """Write answers, then show what there is to see. share: how much is done after so many rows."""
+    schema = schema.with_metadata(output.metadata)
     rows = bad = 0
     first_bad: FileError | None = None
     with ExitStack() as stack:

@@ -51,6 +51,11 @@ class Output(ABC, Generic[A]):
         self._model = model.model
         self._rows = 0
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of the table's schema: what the numbers are from."""
+        return {"hourglass.model": self._model.name, "hourglass.version": f"{self._model.version}"}
+
     def rows_per_message(self, client: Client) -> int:
         """How many rows to ask for at once."""
         return client.rows_per_message(self._model.name, self._model.version)
@@ -355,6 +360,13 @@ class EmbedOutput(_ValuesOutput[Embeddings]):
         size = model.embedding_size
         super().__init__(model, (size,), [pa.field(f"embedding_{i}", pa.float32()) for i in range(size)])
         self._normalize = normalize
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return super().metadata | {
+            "hourglass.embedding_space_id": self._model.embedding_space_id,
+            "hourglass.normalized": str(self._normalize).lower(),
+        }
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Embeddings]:
         return client.embed_batches(self._model.name, batches, version=self._model.version, normalize=self._normalize)

@@ -133,6 +133,23 @@ def test_the_terminal_names_features_in_a_hundred_columns(
     assert f" {rows[worst, feature] / 2:.4g} " in line
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        (("embed",), {"embedding_space_id": "0123456789abcdef", "normalized": "false"}),
+        (("score", "--control-fdr"), {}),
+        (("denoise",), {}),
+    ],
+)
+def test_a_parquet_says_where_it_is_from(
+    named: Fake, table: Path, command: tuple[str, ...], more: dict[str, str]
+) -> None:
+    out = table.with_name("out.parquet")
+    assert hourglass(named, command[0], table, *command[1:], "--id", "key", "--out", out) == 0
+    expected = {"model": "m", "version": "7", **more}
+    assert pq.read_schema(out).metadata == {f"hourglass.{k}".encode(): v.encode() for k, v in expected.items()}
+
+
 @pytest.mark.parametrize(("width", "shown"), [(80, True), (60, False)])
 def test_a_narrow_terminal_cuts_neither_numbers_nor_verdicts(
     start: START,
