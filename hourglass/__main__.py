@@ -7,20 +7,12 @@ import os
 import signal
 import sys
 
-_FILES_EXTRA = ("pyarrow", "PIL", "rich")
-
 
 def main() -> None:
     """Exit codes: 0 done; 1 the server or the way to it failed; 2 the input is wrong; 130 Ctrl-C, 143 SIGTERM."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own remarks would stand among ours
-    try:
-        from hourglass.cli import interrupt, run
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _FILES_EXTRA:
-            raise
-        sys.stderr.write(f"hourglass: error: {package} is not installed: pip install 'hourglass-serving[files]'\n")
-        sys.exit(2)
+    from hourglass.cli import interrupt, run
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show "×" still shows the rest

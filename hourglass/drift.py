@@ -43,22 +43,24 @@ def show(console: Console, model: ModelInfo, sketch: Sketch, drift: Drift, whose
         return
     names = sketch.names(model.columns, model.row_shape)
     has_missing = bool(drift.missing.any() or drift.missing_before.any())
-    table = Table("feature", title=f"features by distance from the calibration rows (the limit is {drift.limit:.3g})")
+    worst = drift.worst(_WORST)
+    table = Table(title=f"features by distance from the calibration rows (the limit is {drift.limit:.3g})")
+    table.add_column("feature", overflow="fold")
     for header in (
-        "KS",
-        "PSI",
-        *(["missing", "before"] * has_missing),
-        *(["unknown", "before"] * bool(sketch.categorical)),
+        *("KS", "PSI"),
+        *(["missing", "missing\nbefore"] * has_missing),
+        *(["unknown", "unknown\nbefore"] * bool(sketch.categorical)),
     ):
-        table.add_column(header, justify="right")
-    table.add_column("")
-    for i in drift.worst(_WORST):
+        table.add_column(header, justify="right", no_wrap=True)
+    if drift.drifted[worst].any():
+        table.add_column("verdict", no_wrap=True)
+    for i in worst:
         cells = [_shortened(names[i]), f"{drift.ks[i]:.3f}", f"{drift.psi[i]:.3f}"]
         if has_missing:
             cells += [f"{drift.missing[i]:.1%}", f"{drift.missing_before[i]:.1%}"]
         if sketch.categorical:
             cells += [_share(drift.unknown[i]), _share(drift.unknown_before[i])]
-        table.add_row(*cells, "drifts" if drift.drifted[i] else "")
+        table.add_row(*cells, *(["drifts"] * bool(drift.drifted[i])))
     console.print(table)
     if drift.scored:
         console.print(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
-import pyarrow as pa
 
+from hourglass.arrow import pa
 from hourglass.batches import Taken, take
 from hourglass.client import Client, blocking
 from hourglass.contract.quantization import Encoding

@@ -43,7 +43,7 @@ def models_json(models: Sequence[ModelInfo]) -> str:
 
 def health_table(health: Health) -> Table:
     """By the names that grpc.health.v1 knows."""
-    named = {"(readiness)": health.ready, LIVENESS: health.live, SERVICE: health.service}
+    named = {"readiness": health.ready, LIVENESS: health.live, SERVICE: health.service}
     table = Table("name", "health")
     for name, serves in (named | {f"model/{name}": serves for name, serves in health.models.items()}).items():
         table.add_row(name, "serving" if serves else "not serving")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from hourglass.batches import Taken
@@ -28,7 +29,8 @@ from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions
 
 _TOP = 10
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8
-_NAME_WIDTH, _CELL_WIDTH = 24, 14
+_NAME_WIDTH, _CELL_WIDTH, _LABEL_WIDTH = 24, 14, 20
+_UNBOUNDED = 10_000
 _SCORE_TYPES = {"is_anomaly": pa.bool_(), **dict.fromkeys(("clipped", "missing", "unknown"), pa.int32())}
 
 A = TypeVar("A", Embeddings, Generated, Reconstructions, Scores)
@@ -48,6 +50,11 @@ class Output(ABC, Generic[A]):
     def __init__(self, model: ModelInfo) -> None:
         self._model = model.model
         self._rows = 0
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of the table's schema: what the numbers are from."""
+        return {"hourglass.model": self._model.name, "hourglass.version": f"{self._model.version}"}
 
     def rows_per_message(self, client: Client) -> int:
         """How many rows to ask for at once."""
@@ -92,10 +99,35 @@ class Output(ABC, Generic[A]):
 
 
 class _Feature(NamedTuple):
-    name: str
+    feature: str
     share: float
     observed: str
     expected: str
+
+    def shown(self, header: str, name_width: int) -> str:
+        if header == "share":
+            return f"{self.share:.0%}"
+        return _shortened(getattr(self, header), name_width if header == "feature" else _CELL_WIDTH)
+
+
+class _Layout(NamedTuple):
+    """How features and labels give way to scores, p-values and verdicts, which are never cut."""
+
+    name_width: int = _NAME_WIDTH
+    padding: int = 1
+    label_width: int | None = None
+    without: tuple[str, ...] = ()
+
+
+# The widest that fits is taken, or the last.
+_LAYOUTS = (
+    _Layout(),
+    *(
+        _Layout(name_width, 0, _LABEL_WIDTH, without)
+        for without in ((), ("expected",), ("expected", "observed"))
+        for name_width in range(_NAME_WIDTH, 7, -4)
+    ),
+)
 
 
 class _Row(NamedTuple):
@@ -246,23 +278,38 @@ class ScoreOutput(Output[Scores]):
         )
 
     def _show_rows(self, console: Console) -> None:
-        title = f"the most anomalous {self._what}" + " (the first is 0)" * (self.ends is None)
-        table = Table(*self._headers, "score", "p-value", "verdict", title=title)
+        if not self._explanation["top_features"]:
+            console.print(self._table(_LAYOUTS[0]))
+            return
+        unbounded = console.options.update_width(_UNBOUNDED)
+        for layout in _LAYOUTS:
+            table = self._table(layout)
+            if Measurement.get(console, unbounded, table).maximum <= console.width:
+                break
+        console.print(table)
+        if layout.without:
+            console.print(f"there is no room for {' and '.join(layout.without)}: --out FILE writes all")
+
+    def _table(self, layout: _Layout) -> Table:
+        table = Table(title=f"the most anomalous {self._what}" + " (the first is 0)" * (self.ends is None))
+        for header in self._headers:
+            table.add_column(header, overflow="fold", max_width=layout.label_width)
+        for header in ("score", "p-value", "verdict"):
+            table.add_column(header, no_wrap=True)
+        shown = [header for header in _Feature._fields if header not in layout.without]
         if self._explanation["top_features"]:
             # Without lines between columns, names have room.
-            table.box, table.collapse_padding = box.SIMPLE_HEAD, True
-            for header in ("feature", "share", "observed", "expected"):
+            table.box, table.collapse_padding, table.padding = box.SIMPLE_HEAD, True, (0, layout.padding)
+            for header in shown:
                 table.add_column(header, justify="left" if header == "feature" else "right", no_wrap=True)
         for row in sorted(self._top, reverse=True):
             called = row.p_value <= self._largest_discovery if self.control_fdr else row.is_anomaly
             verdict = "anomaly" if called else "normal"
             cells = [*row.labels, f"{row.score:.6g}", f"{row.p_value:.4g}", verdict]
-            features = [
-                (_shortened(f.name), f"{f.share:.0%}", *(_shortened(c, _CELL_WIDTH) for c in (f.observed, f.expected)))
-                for f in row.features
-            ]
-            table.add_row(*cells, *("\n".join(lines) for lines in zip(*features, strict=True)))
-        console.print(_without_empty_ids(table))
+            if row.features:
+                cells += ["\n".join(f.shown(header, layout.name_width) for f in row.features) for header in shown]
+            table.add_row(*cells)
+        return _without_empty_ids(table)
 
 
 class _ValuesOutput(Output[A]):
@@ -313,6 +360,13 @@ class EmbedOutput(_ValuesOutput[Embeddings]):
         size = model.embedding_size
         super().__init__(model, (size,), [pa.field(f"embedding_{i}", pa.float32()) for i in range(size)])
         self._normalize = normalize
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return super().metadata | {
+            "hourglass.embedding_space_id": self._model.embedding_space_id,
+            "hourglass.normalized": str(self._normalize).lower(),
+        }
 
     def ask(self, client: Client, batches: Iterable[np.ndarray]) -> Iterator[Embeddings]:
         return client.embed_batches(self._model.name, batches, version=self._model.version, normalize=self._normalize)

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 
+from hourglass.arrow import pa
 from hourglass.client import Client, blocking
 from hourglass.columns import Named, RowsLike
 from hourglass.messages import Embeddings, ModelInfo

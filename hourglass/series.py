@@ -166,6 +166,10 @@ class PerWindow(Output[Any]):
         inner.ends = series.end_names
         self._ends: list[pa.Array] = []
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        return self._inner.metadata
+
     def rows_per_message(self, client: Client) -> int:
         return self._inner.rows_per_message(client)
 

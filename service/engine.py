@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 
 import numpy as np
@@ -36,6 +38,9 @@ _EMBEDDINGS = frozenset((EMBEDDING, EMBEDDING_STDDEV))
 _DENOISE = (RECONSTRUCTION,)
 _SCORE = (SCORE, P_VALUE, RECONSTRUCTION_ERROR, CLIPPED, MISSING, UNKNOWN)
 _EXPLAIN = (*_SCORE, FEATURE_ERROR, RECONSTRUCTION)
+_LONGEST_NAME = 64
+# The nearest name is looked for among so many: other calls wait for it.
+_MOST_NAMES = 100
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,11 @@ class Engine:
     def _find(self, name: str, version: int) -> LiveModel:
         versions = self._snapshot.get(name)
         if not versions:
+            asked = name[:_LONGEST_NAME]
+            nearest = difflib.get_close_matches(asked, list(islice(self._snapshot, _MOST_NAMES)), 1)
+            hint = f": did you mean {nearest[0]!r}?" if nearest else ";"
             raise ModelNotFound(
-                f"there is no model {name[:64]!r} here; ListModels (`hourglass models`) names those there are",
+                f"there is no model {asked!r} here{hint} ListModels (`hourglass models`) names those there are",
                 field="model",
             )
         if version == 0:

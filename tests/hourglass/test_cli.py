@@ -133,6 +133,49 @@ def test_the_terminal_names_features_in_a_hundred_columns(
     assert f" {rows[worst, feature] / 2:.4g} " in line
 
 
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        (("embed",), {"embedding_space_id": "0123456789abcdef", "normalized": "false"}),
+        (("score", "--control-fdr"), {}),
+        (("denoise",), {}),
+    ],
+)
+def test_a_parquet_says_where_it_is_from(
+    named: Fake, table: Path, command: tuple[str, ...], more: dict[str, str]
+) -> None:
+    out = table.with_name("out.parquet")
+    assert hourglass(named, command[0], table, *command[1:], "--id", "key", "--out", out) == 0
+    expected = {"model": "m", "version": "7", **more}
+    assert pq.read_schema(out).metadata == {f"hourglass.{k}".encode(): v.encode() for k, v in expected.items()}
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, True), (60, False)])
+def test_a_narrow_terminal_cuts_neither_numbers_nor_verdicts(
+    start: START,
+    table: Path,
+    rows: np.ndarray,
+    width: int,
+    shown: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    table.write_text(table.read_text().replace('"a"', '"' + "a" * 80 + '"', 1))
+    named = start(columns=("a" * 80, "b", "c", "d"))
+    assert hourglass(named, "score", table, "--id", "key", "--top-features", 3) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    scores = answers.score(rows)
+    for i in np.argsort(-scores)[:10]:
+        [line] = [line for line in out.splitlines() if f" {i:06d} " in line]
+        cells = [f"{scores[i]:.6g}", f"{answers.p_value(scores)[i]:.4g}", "anomaly"]
+        assert line.split()[2:5] == cells
+        feature = int(np.argmax(rows[i] ** 2))
+        assert (f" {rows[i, feature]:.4g} " in line) == shown
+    assert ("no room for expected and observed: --out FILE writes all" in " ".join(out.split())) == (not shown)
+
+
 def test_clipped_rows_are_counted(
     named: Fake, table: Path, rows: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from tests.conftest import REPOSITORY
-from tests.hourglass.fake import Fake
+from tests.hourglass.fake import Fake, serving
 
 ROUND_TRIP = """
 import sys
@@ -26,6 +31,9 @@ with Client(sys.argv[1]) as client:
 print(google.protobuf.__version__)
 """
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({absent!r})); "
+NOT_BASE = ("pandas", "polars", "pyarrow", "PIL", "torch", "onnxruntime", "onnx", "sklearn", "lancedb", "psycopg")
+COMMANDS = ("models", "health", "embed", "search", "denoise", "score", "generate", "drift")
+OF_INDICES = "'hourglass-serving[lancedb]' (or [postgres], [qdrant])"
 
 
 def python(code: str, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
@@ -43,8 +51,7 @@ def test_the_client_runs_on_protobuf(fake: Fake, major: int) -> None:
 
 
 def test_the_client_needs_only_the_base_dependencies(fake: Fake) -> None:
-    absent = ("pandas", "polars", "pyarrow", "PIL", "rich", "torch", "onnxruntime", "onnx", "sklearn")
-    done = python(WITHOUT.format(absent=absent) + ROUND_TRIP, fake.address)
+    done = python(WITHOUT.format(absent=(*NOT_BASE, "rich")) + ROUND_TRIP, fake.address)
     assert done.returncode == 0, done.stderr
 
 
@@ -63,12 +70,70 @@ def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
     assert {"hourglass/py.typed", "hourglass/client.py", "hourglass/v1/autoencoder_pb2.pyi"} <= set(names)
 
 
-@pytest.mark.parametrize("absent", ["pyarrow", "PIL", "rich"])
-def test_the_program_without_its_extra_says_what_to_install(absent: str) -> None:
-    code = "from hourglass.__main__ import main; sys.argv = ['hourglass', 'models']; main()"
-    done = python(WITHOUT.format(absent=(absent,)) + code)
+@pytest.fixture(scope="module")
+def listed() -> Iterator[Fake]:
+    """A server with a health service."""
+
+    def healthy(server: grpc.Server) -> None:
+        servicer = HealthServicer()
+        for name in ("", "liveness", "hourglass.v1.Autoencoder", "model/m"):
+            servicer.set(name, HealthCheckResponse.SERVING)
+        add_HealthServicer_to_server(servicer, server)
+
+    with serving(Fake(), more=healthy) as fake:
+        yield fake
+
+
+def program(absent: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from hourglass.__main__ import main; sys.argv[0] = 'hourglass'; main()"
+    return python(WITHOUT.format(absent=absent) + code, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        *((command, "--help") for command in COMMANDS),
+        ("models",),
+        ("models", "--json"),
+        ("health",),
+        ("health", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_the_program_lists_with_only_the_base_dependencies(listed: Fake, arguments: tuple[str, ...]) -> None:
+    server = () if "--help" in arguments else ("--server", listed.address)
+    done = program(NOT_BASE, *arguments, *server)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.parametrize("absent", ["pyarrow", "PIL"])
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("score", "in.csv", "--model", "m"), "'hourglass-serving[files]'"),
+        (("embed", "in.csv", "--model", "m"), "'hourglass-serving[files]'"),
+        (("generate", "--model", "m"), "'hourglass-serving[files]'"),
+        (("embed", "in.csv", "--model", "m", "--to", "x"), OF_INDICES),
+        (("search", "[1]", "--in", "x"), OF_INDICES),
+    ],
+)
+def test_a_command_without_its_extra_says_what_to_install(absent: str, arguments: tuple[str, ...], what: str) -> None:
+    done = program((absent,), *arguments)
     assert done.returncode == 2
-    assert done.stderr == (f"hourglass: error: {absent} is not installed: pip install 'hourglass-serving[files]'\n")
+    assert done.stderr == f"hourglass: error: {absent} is not installed: pip install {what}\n"
+
+
+@pytest.mark.parametrize("names", ["searching import Index", "indexing import index"])
+def test_indices_without_pyarrow_say_what_to_install(names: str) -> None:
+    done = python(WITHOUT.format(absent=("pyarrow",)) + f"from hourglass.{names}")
+    assert done.stderr.endswith(f"ImportError: pyarrow is not installed: pip install {OF_INDICES}\n")
+
+
+def test_no_library_of_an_extra_is_loaded_for_a_listing() -> None:
+    done = python(f"import sys, hourglass.cli; print({set(NOT_BASE)!r} & set(sys.modules))")
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_the_rest_of_the_package_does_not_load_the_client() -> None:

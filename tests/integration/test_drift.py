@@ -155,6 +155,8 @@ def test_a_file_that_does_not_drift(server: Serve, tmp_path: Path, capsys: pytes
     out = capsys.readouterr().out
     assert "plant version 1: 5,000 rows of the file do not drift: nothing beyond the limit" in " ".join(out.split())
     assert "drifts" not in out
+    headers = next(line for line in out.splitlines() if "KS" in line)
+    assert [header.strip() for header in headers.strip("┃").split("┃")] == ["feature", "KS", "PSI"]
 
 
 def test_a_file_that_drifts_is_shown_with_its_worst_columns(
@@ -219,4 +221,7 @@ def test_unknown_categories_are_shown(server: Serve, tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     (kind,) = (line for line in out.splitlines() if "kind" in line and "drifts" in line)
     assert f"{(kinds == 'new').mean():.1%}" in kind
+    first, second = (line.strip("┃").split("┃") for line in out.splitlines() if "┃" in line)
+    headers = [" ".join(f"{above} {below}".split()) for above, below in zip(first, second, strict=True)]
+    assert headers == ["feature", "KS", "PSI", "unknown", "unknown before", "verdict"]
     assert max(map(len, out.splitlines())) <= 100

@@ -47,7 +47,7 @@ def test_health_is_told_until_the_end(
         assert client.health() == asyncio.run(awaited()) == Health(True, True, True, {"line": True, "table": True})
         assert run(command) == 0
         shown = capsys.readouterr().out
-        for name in ("(readiness)", "liveness", "hourglass.v1.Autoencoder", "model/line", "model/table"):
+        for name in ("readiness", "liveness", "hourglass.v1.Autoencoder", "model/line", "model/table"):
             assert any(name in line and " serving" in line for line in shown.splitlines()), shown
         server.terminate()
         server.wait_logged("draining")

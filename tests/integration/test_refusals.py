@@ -147,6 +147,7 @@ def test_an_unknown_model_is_not_found(stub: Any, name: str) -> None:
         refused = wire.failure(rpc, request)
         assert (refused.code, refused.reason, refused.metadata["field"]) == (NOT_FOUND, "MODEL_NOT_FOUND", "model")
         assert len(refused.message) < 300
+        assert (": did you mean 'line'? " in refused.message) == ("line" in name or name == "li\x00ne")
 
 
 @pytest.mark.parametrize("version", [2, 99, -1, 2**62])

@@ -183,6 +183,11 @@ def test_denoise_answers_timestamps_and_embed_windows(server: Serve, folder: Pat
     assert np.abs(repaired["heat"].to_numpy() - before["heat"].to_numpy())[usual].mean() < 0.2
     ask(server, folder, "embed", "test.csv", out="embeddings.npy")
     assert np.load(folder / "embeddings.npy").shape[0] == len(range(0, GAP - LENGTH + 1, STRIDE)) + 22
+    ask(server, folder, "embed", "test.csv", "--normalize", out="embeddings.parquet")
+    metadata = pq.read_schema(folder / "embeddings.parquet").metadata
+    with Client(server.address) as client:
+        assert metadata[b"hourglass.embedding_space_id"].decode() == client.model("pump").model.embedding_space_id
+    assert metadata[b"hourglass.normalized"] == b"true"
 
 
 def test_windows_as_arrays_are_answered_too(server: Serve, folder: Path) -> None:

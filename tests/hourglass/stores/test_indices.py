@@ -556,8 +556,10 @@ def test_what_cannot_be_searched(
 
 def test_flags_of_an_index_need_one(file: Path, hourglass: PROGRAM) -> None:
     command = ("embed", file, "--model", "line")
-    assert "are of an index: add --to URI" in hourglass(*command, "--payload", "site", fails=2)
-    assert "are of an index: add --to URI" in hourglass(*command, "--encoding", "int8", fails=2)
+    payload, encoding = ("--payload", "site"), ("--encoding", "int8")
+    assert "--payload: only for an index: add --to URI" in hourglass(*command, *payload, fails=2)
+    assert "--encoding: only for an index: add --to URI" in hourglass(*command, *encoding, fails=2)
+    assert "--payload and --encoding: only for" in hourglass(*command, *payload, *encoding, fails=2)
     assert "--out and --to" in hourglass(*command, "--out", "x.npy", "--to", "y", fails=2)
 
 

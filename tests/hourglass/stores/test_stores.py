@@ -574,7 +574,7 @@ def test_a_folder_of_qdrant_has_one_user(tmp_path: Path) -> None:
 def test_the_stores_are_not_loaded_before_they_are_used() -> None:
     names = "{'hourglass.stores', 'lancedb', 'psycopg', 'qdrant_client'}"
     code = f"import sys, hourglass; hourglass.Client; print(*({names} & set(sys.modules)))\n"
-    code += f"import hourglass.cli; print(*({names} & set(sys.modules)))"
+    code += f"import hourglass.file_commands; print(*({names} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "\nhourglass.stores\n", done.stderr
 
