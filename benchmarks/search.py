@@ -65,7 +65,7 @@ def _measured(data: Path, folder: Path, exported: Path | None) -> Measured:
         turns = []
         for turn in range(1, _TURNS + 1):
             print(f"rows a second, turn {turn} of {_TURNS}", file=sys.stderr)
-            turns.append(indexing.rates(many, _COPIES))
+            turns.append(indexing.rates(many, _COPIES, turn))
         print("killed half way", file=sys.stderr)
         killed = [indexing.killed(number, plain["float32"][0], later) for number, later in enumerate(_LATER)]
     print("nearest neighbours", file=sys.stderr)

@@ -49,8 +49,8 @@ class Indexing:
         program = [sys.executable, "-m", "hourglass", "embed", str(file or self.file), "--model", self.model]
         return [*program, "--payload", "label", "--to", f"lancedb://{at}", "--server", self.address]
 
-    def rates(self, many: Path, copies: int) -> Mapping[str, float]:
-        """Rows a second in one turn: of the Embed RPC for `rows` in memory, in as many calls as they take; of the file
+    def rates(self, many: Path, copies: int, first: int = 0) -> Mapping[str, float]:
+        """Rows a second in one turn, which begins with another way for each `first`: of the Embed RPC for `rows` in memory, in as many calls as they take; of the file
         into a new index, by the function that the program calls, and by the program, its start included; of `many`, the
         same rows so many times, by the program."""
         at = self.folder / "turn"
@@ -66,12 +66,14 @@ class Indexing:
                 LONG: (copies, lambda: program(many)),
             }
             rates = {}
-            for way, (times, what) in ways.items():
+            names = list(ways)
+            for way in names[first % len(names) :] + names[: first % len(names)]:
+                times, what = ways[way]
                 shutil.rmtree(at, ignore_errors=True)
                 began = time.perf_counter()
                 what()
                 rates[way] = times * len(self.rows) / (time.perf_counter() - began)
-            return rates
+            return {way: rates[way] for way in ways}
 
     def killed(self, number: int, embeddings: np.ndarray, later: float) -> Killed:
         """kill -9 `later` seconds after half of the rows are there, and the same command again. embeddings: of all rows
