@@ -50,9 +50,9 @@ class Indexing:
         return [*program, "--payload", "label", "--to", f"lancedb://{at}", "--server", self.address]
 
     def rates(self, many: Path, copies: int, first: int = 0) -> Mapping[str, float]:
-        """Rows a second in one turn, which begins with another way for each `first`: of the Embed RPC for `rows` in memory, in as many calls as they take; of the file
-        into a new index, by the function that the program calls, and by the program, its start included; of `many`, the
-        same rows so many times, by the program."""
+        """Rows a second in one turn, which begins with another way for each `first`: of the Embed RPC for `rows` in
+        memory, in as many calls as they take; of the file into a new index, by the function that the program calls, and
+        by the program, its start included; of `many`, the same rows so many times, by the program."""
         at = self.folder / "turn"
 
         def program(file: Path) -> None:

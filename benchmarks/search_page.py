@@ -109,8 +109,8 @@ def _rates(measured: Measured) -> Table:
         "`hourglass.indexing.index` in a process that has its libraries loaded, and by `hourglass embed --to`, from "
         "the start of the program to its end; of its time a second or more is Python's and LanceDB's start, whatever "
         "the file, so that it is also given a file with the rows ten times. Beside them `Client.embed` of the rows in "
-        f"memory. All take turns, {turns} each, the first another each time, client and server on one machine; ratios are "
-        "medians of those within a turn. FLOAT32."
+        f"memory. All take turns, {turns} each, the first another each time, client and server on one machine; ratios "
+        "are medians of those within a turn. FLOAT32."
     )
     rows = []
     for what, of in measured.rates.items():

@@ -16,7 +16,7 @@ def measured(embedding: float = 0.83, int8: float = 0.98, rate: float = 70.0, mi
     recalls = {"float16": 1.0, "int8": int8, "binary": 0.5, **{reranked(count): 0.95 for count in CANDIDATES}}
     labels = {RAW: {"plain": 0.80, "normalised": 0.81}, PCA: {"plain": 0.8, "normalised": 0.8}}
     labels[EMBEDDING] = {"plain": embedding, "normalised": 0.7}
-    rates = {ALONE: [100.0, 90.0, 110.0], FUNCTION: [rate, 1.0, 1000.0], PROGRAM: [1.0, 1.0, 1.0], LONG: [80.0]}
+    rates = {ALONE: [100.0, 90.0, 110.0], FUNCTION: [rate, 1.0, 1000.0], PROGRAM: [1.0, 1.0, 1.0], LONG: [80.0] * 3}
     recalls_of = {"plain": recalls, "normalised": {**recalls, "int8": 0.99}}
     return Measured(labels, recalls_of, rates, [Killed(32_768, missing, 0, 0)])
 
