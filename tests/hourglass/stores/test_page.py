@@ -146,6 +146,26 @@ def test_sql(server: Serve, folder: Path, postgres: str) -> None:
     assert "Index Scan using pumps_embedding_idx" in str(plan)
 
 
+def test_bits_are_ranked_again(server: Serve, folder: Path, postgres: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection, Client(server.address) as client:
+        forms: dict[str, Encoding] = {"pumps_bits": "binary", "pumps_int8": "int8"}
+        for table, encoding in forms.items():
+            fill(server, f"{postgres}#{table}", (encoding, False))
+        packed, whole = (client.embed("pumps", X, encoding=encoding).values for encoding in forms.values())
+        bits = np.unpackbits(packed, axis=1, count=SIZE)
+        asked = {"bits": "".join(map(str, bits[6])), "int8": str(whole[6].tolist())}
+        query = block("sql", "pumps_bits").replace("bit(64)", f"bit({SIZE})").replace("LIMIT 500", "LIMIT 20")
+        found = connection.execute(query.encode(), asked).fetchall()
+    apart, distance = (bits != bits[6]).sum(axis=1), np.linalg.norm(whole.astype(float) - whole[6], axis=1)
+    # Of rows that are equally far by bits any may be candidates: those of the nearest are, with these numbers.
+    sure = np.flatnonzero(apart < np.sort(apart)[20])
+    nearest = [IDS[i] for i in sure[np.argsort(distance[sure], kind="stable")]]
+    names = [key for key, _, _ in found]
+    assert [key for key in names if key in nearest] == [key for key in nearest if key in names]
+    assert names[0] == "P-006"
+    np.testing.assert_allclose([d for _, _, d in found], [distance[IDS.index(key)] for key in names], atol=1e-3)
+
+
 @FORMS
 def test_qdrant(server: Serve, folder: Path, form: Form) -> None:
     fill(server, f"qdrant://{folder / 'points'}#pumps", form)
