@@ -84,6 +84,7 @@ def joined(device: torch.device) -> Iterator[None]:
         raise
     finally:
         _joined = False
+    distributed.barrier()  # one that left earlier would close connections that others still use
     distributed.destroy_process_group()
 
 
