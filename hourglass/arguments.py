@@ -22,8 +22,37 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.ArgumentParser:
     """commands: what runs each, in `command` of the parsed arguments."""
-    connection = _Parser(add_help=False)
-    group = connection.add_argument_group("the server")
+    whole = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
+    parsers = whole.add_subparsers(metavar="COMMAND", required=True, dest="name")
+
+    def add(name: str, purpose: str, *parents: _Parser) -> argparse.ArgumentParser:
+        return parsers.add_parser(name, parents=[*parents, connection], help=purpose)
+
+    connection, version, out, rows = _connection(), _version(), _out(), _rows()
+    for listing in (
+        add("models", "what the server has loaded"),
+        add("health", "whether the server and its models serve: exit code 1 if not"),
+    ):
+        listing.add_argument("--json", action="store_true", help="all of it, as one JSON document")
+    _add_index_options(add("embed", "embedding_0, embedding_1, … of each row", rows, version, out))
+    denoise = add("denoise", "each row's own columns, denoised", rows, version, out)
+    denoise.add_argument(
+        "--only-missing", action="store_true", help="keep the file's own values, and fill in the missing ones"
+    )
+    _add_score_options(add("score", "anomaly score, p-value and verdict of each row", rows, version, out))
+    _add_search_options(add("search", "the nearest neighbours of rows in an index of `embed --to`"))
+    generate = add("generate", "new rows, drawn from a VAE's prior", version, out)
+    generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
+    generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
+    _add_drift_options(add("drift", "whether rows still are like those the model was calibrated on", version))
+    for name, run in commands.items():
+        parsers.choices[name].set_defaults(command=run)
+    return whole
+
+
+def _connection() -> _Parser:
+    parent = _Parser(add_help=False)
+    group = parent.add_argument_group("the server")
     group.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -35,73 +64,52 @@ def parser(commands: Mapping[str, Callable[..., int | None]]) -> argparse.Argume
     group.add_argument("--key-file", metavar="PEM", help="its key")
     group.add_argument("--token-file", metavar="FILE", help="a bearer token")
     group.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="of each message (default 30)")
+    return parent
 
-    version = _Parser(add_help=False)
-    version.add_argument("--model", metavar="NAME", required=True)
-    version.add_argument("--version", metavar="V", type=_count, help="default: the newest")
-    model = _Parser(add_help=False, parents=[version])
-    model.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
-    rows = _Parser(add_help=False)
-    rows.add_argument(
+
+def _version() -> _Parser:
+    parent = _Parser(add_help=False)
+    parent.add_argument("--model", metavar="NAME", required=True)
+    parent.add_argument("--version", metavar="V", type=_count, help="default: the newest")
+    return parent
+
+
+def _out() -> _Parser:
+    parent = _Parser(add_help=False)
+    parent.add_argument("--out", metavar="FILE", type=Path, help="write .parquet, .csv or .npy (only the numbers)")
+    return parent
+
+
+def _rows() -> _Parser:
+    parent = _Parser(add_help=False)
+    parent.add_argument(
         "file", metavar="FILE", type=Path, help=".csv and the like, .parquet, .npy, .npz, idx, PNG folder"
     )
-    rows.add_argument(
+    parent.add_argument(
         "--id",
         metavar="COLUMN",
         help="a column to copy to the output, before the others (default: the model's, if there)",
     )
-    rows.add_argument(
+    parent.add_argument(
         "--bad-rows",
         choices=("fail", "null"),
         default="fail",
         help="what becomes of a row with a cell that the model does not take: an error (default), or an empty line and "
         "the reason in a column 'problem' (embed --to: it is left out)",
     )
+    return parent
 
-    whole = _Parser(prog="hourglass", description="Ask a server of autoencoders.")
-    parsers = whole.add_subparsers(metavar="COMMAND", required=True, dest="name")
-    for name, purpose in (
-        ("models", "what the server has loaded"),
-        ("health", "whether the server and its models serve: exit code 1 if not"),
-    ):
-        listing = parsers.add_parser(name, parents=[connection], help=purpose)
-        listing.add_argument("--json", action="store_true", help="all of it, as one JSON document")
-    for name, purpose in (
-        ("embed", "embedding_0, embedding_1, … of each row"),
-        ("denoise", "each row's own columns, denoised"),
-        ("score", "anomaly score, p-value and verdict of each row"),
-    ):
-        command = parsers.add_parser(name, parents=[rows, model, connection], help=purpose)
-        if name == "score":
-            _add_score_options(command)
-        if name == "embed":
-            _add_index_options(command)
-        if name == "denoise":
-            command.add_argument(
-                "--only-missing", action="store_true", help="keep the file's own values, and fill in the missing ones"
-            )
-    _add_search_options(
-        parsers.add_parser(
-            "search", parents=[connection], help="the nearest neighbours of rows in an index of `embed --to`"
-        )
-    )
-    generate = parsers.add_parser("generate", parents=[model, connection], help="new rows, drawn from a VAE's prior")
-    generate.add_argument("--rows", metavar="N", type=_count, default=10, help="how many (default 10)")
-    generate.add_argument("--seed", metavar="S", type=_count, help="the same seed gives the same rows")
-    drifts = "whether rows still are like those the model was calibrated on"
-    compare = parsers.add_parser("drift", parents=[version, connection], help=drifts)
-    compare.add_argument(
+
+def _add_drift_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "file",
         metavar="FILE",
         type=Path,
         nargs="?",
         help="as of score; without one, the rows that came to the server last",
     )
-    compare.add_argument("--id", metavar="COLUMN", help="a column that is no part of a row")
-    compare.add_argument("--fail", action="store_true", help="exit code 1 if they drift")
-    for name, run in commands.items():
-        parsers.choices[name].set_defaults(command=run)
-    return whole
+    command.add_argument("--id", metavar="COLUMN", help="a column that is no part of a row")
+    command.add_argument("--fail", action="store_true", help="exit code 1 if they drift")
 
 
 def _add_index_options(command: argparse.ArgumentParser) -> None:

@@ -110,8 +110,11 @@ def test_a_server_that_says_it_drains_is_left_and_found_again() -> None:
             return len(seen) == 20 and seen[0] == seen[-1]
 
         call_until(client, left)
+        asked = len(one.requests)
+        assert asked == seen[0]
         one.say(SERVING)
         reach(client, one)
+        assert len(one.requests) > asked
 
 
 def test_a_servers_own_health_is_told_when_no_call_goes_there() -> None:
