@@ -16,17 +16,8 @@ if TYPE_CHECKING:
     from hourglass.contract.quantization import Encoding
     from hourglass.errors import HourglassError
     from hourglass.health import Health
-    from hourglass.messages import (
-        Calibration,
-        Embeddings,
-        Generated,
-        ModelDrift,
-        ModelInfo,
-        ModelVersion,
-        Reconstructions,
-        Scores,
-        TopFeatures,
-    )
+    from hourglass.messages import Embeddings, Generated, ModelDrift, Reconstructions, Scores, TopFeatures
+    from hourglass.models import Calibration, ModelInfo, ModelVersion
 
 __all__ = [
     "AsyncClient",
@@ -54,8 +45,8 @@ if not TYPE_CHECKING:  # to a type checker the names above are all there are
         # When first asked for: training and service use other parts of this package and need not load a client.
         if name not in __all__:
             raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
-        from hourglass import client, columns, errors, health, messages
+        from hourglass import client, columns, errors, health, messages, models
         from hourglass.contract import calibration, quantization
 
-        homes = (client, columns, errors, health, messages, calibration, quantization)
+        homes = (client, columns, errors, health, messages, models, calibration, quantization)
         return next(getattr(home, name) for home in homes if name in vars(home))

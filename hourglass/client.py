@@ -22,14 +22,15 @@ from typing import Any, ClassVar, Self, TypeVar
 import grpc
 import grpc.aio
 
-from hourglass import steps
+from hourglass import requests, steps
 from hourglass.coalescing import Coalescer
 from hourglass.columns import RowsLike
 from hourglass.connection import Connection
 from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError, from_rpc
 from hourglass.health import Health, HealthStub
-from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, ModelDrift, Reconstructions, Scores
+from hourglass.models import ModelInfo
 from hourglass.steps import Ask, Give, Pause, Start, Steps, Wait
 from hourglass.v1.autoencoder_pb2_grpc import AutoencoderStub
 
@@ -127,14 +128,14 @@ class Client(_Base):
         columns are an array in their order. with_stddev: also how sure each number is, of models with a prior.
         normalize: to length 1. encoding: what the numbers come as, of `Embeddings`. require_space_id: answer only in
         this embedding space, that of an index."""
-        options = steps.embedding(
+        options = requests.embedding(
             with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
         )
-        return self._only(steps.array(steps.EMBED, self._limits, model, rows, version, **options))
+        return self._only(steps.array(requests.EMBED, self._limits, model, rows, version, **options))
 
     def denoise(self, model: str, rows: RowsLike, *, version: int | None = None) -> Reconstructions:
         """rows: as for `embed`."""
-        return self._only(steps.array(steps.DENOISE, self._limits, model, rows, version))
+        return self._only(steps.array(requests.DENOISE, self._limits, model, rows, version))
 
     def score(
         self,
@@ -197,16 +198,16 @@ class Client(_Base):
         Each batch is one message: at most `rows_per_message` rows, and of columns by name `Limits.max_message_bytes`.
         The rest is as of `embed`.
         """
-        options = steps.embedding(
+        options = requests.embedding(
             with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
         )
-        return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
+        return self._carry_out(steps.call(requests.EMBED, model, batches, version, **options))
 
     def denoise_batches(
         self, model: str, batches: Iterable[RowsLike], *, version: int | None = None
     ) -> Iterator[Reconstructions]:
         """As `embed_batches`."""
-        return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
+        return self._carry_out(steps.call(requests.DENOISE, model, batches, version))
 
     def score_batches(
         self,
@@ -222,7 +223,7 @@ class Client(_Base):
         """As `embed_batches` and `score`. The false discovery rate is one of all rows together, and so cannot be
         controlled on the way: `benjamini_hochberg` does it with the p-values of all answers."""
         plan = steps.call(
-            steps.SCORE,
+            requests.SCORE,
             model,
             batches,
             version,
@@ -328,13 +329,13 @@ class AsyncClient(_Base):
         encoding: Encoding = "float32",
         require_space_id: str | None = None,
     ) -> Embeddings:
-        options = steps.embedding(
+        options = requests.embedding(
             with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
         )
-        return await self._coalescer.ask(steps.EMBED, model, rows, version, **options)
+        return await self._coalescer.ask(requests.EMBED, model, rows, version, **options)
 
     async def denoise(self, model: str, rows: RowsLike, *, version: int | None = None) -> Reconstructions:
-        return await self._coalescer.ask(steps.DENOISE, model, rows, version)
+        return await self._coalescer.ask(requests.DENOISE, model, rows, version)
 
     async def score(
         self,
@@ -356,7 +357,7 @@ class AsyncClient(_Base):
         }
         if control_fdr:  # verdicts that depend on the other rows of the call
             return await self._only(steps.score(self._limits, model, rows, version, control_fdr=True, **options))
-        return await self._coalescer.ask(steps.SCORE, model, rows, version, **options)
+        return await self._coalescer.ask(requests.SCORE, model, rows, version, **options)
 
     async def decode(
         self, model: str, embeddings: Embeddings | RowsLike, *, version: int | None = None
@@ -380,15 +381,15 @@ class AsyncClient(_Base):
         encoding: Encoding = "float32",
         require_space_id: str | None = None,
     ) -> AsyncIterator[Embeddings]:
-        options = steps.embedding(
+        options = requests.embedding(
             with_stddev=with_stddev, normalize=normalize, encoding=encoding, require_space_id=require_space_id
         )
-        return self._carry_out(steps.call(steps.EMBED, model, batches, version, **options))
+        return self._carry_out(steps.call(requests.EMBED, model, batches, version, **options))
 
     def denoise_batches(
         self, model: str, batches: Iterable[RowsLike], *, version: int | None = None
     ) -> AsyncIterator[Reconstructions]:
-        return self._carry_out(steps.call(steps.DENOISE, model, batches, version))
+        return self._carry_out(steps.call(requests.DENOISE, model, batches, version))
 
     def score_batches(
         self,
@@ -402,7 +403,7 @@ class AsyncClient(_Base):
         feature_errors: bool = False,
     ) -> AsyncIterator[Scores]:
         plan = steps.call(
-            steps.SCORE,
+            requests.SCORE,
             model,
             batches,
             version,

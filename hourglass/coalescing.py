@@ -21,8 +21,9 @@ import grpc
 
 from hourglass import steps
 from hourglass.errors import HourglassError
+from hourglass.requests import Answer, Method
 from hourglass.rows import Rows, Terms, count, join
-from hourglass.steps import Answer, Limits, Method, Steps
+from hourglass.steps import Limits, Steps
 
 # Messages under way at once, of calls that can travel together. With 64 to 1000 callers 1 and 2 do as many one-row
 # calls/s (30,000 to 40,000, client and server on 2 cores). With 4 callers 10 ms away 1 answers 90 % in 22 ms, 2 in 13.

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hourglass.client import Client
 from hourglass.contract.drift import Drift, Sketch
-from hourglass.messages import ModelDrift, ModelInfo
+from hourglass.messages import ModelDrift
+from hourglass.models import ModelInfo
 
 _WORST = 10
 _NAME_WIDTH = 40

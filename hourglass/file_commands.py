@@ -25,7 +25,7 @@ from hourglass.client import Client
 from hourglass.contract.schema import Column
 from hourglass.files import ArrayWriter, FileError, LateTableWriter, RowFile, TableWriter, open_rows
 from hourglass.files.encoding import refused
-from hourglass.messages import ModelInfo
+from hourglass.models import ModelInfo
 from hourglass.outputs import DenoiseOutput, EmbedOutput, FillOutput, GenerateOutput, Output, ScoreOutput
 from hourglass.selection import Selection, select
 from hourglass.series import PerWindow, RowDenoiseOutput, RowScoreOutput, Series

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-    from hourglass.messages import ModelInfo, TopFeatures
+    from hourglass.messages import TopFeatures
+    from hourglass.models import ModelInfo
 
 
 class Framed(ABC):

@@ -20,9 +20,9 @@ from hourglass.contract.quantization import Encoding
 from hourglass.files import FileError, RowFile, open_rows
 from hourglass.files.encoding import refused
 from hourglass.files.rows import ArrayBatch
-from hourglass.messages import ModelInfo
+from hourglass.models import ModelInfo
+from hourglass.requests import check_encoding
 from hourglass.selection import select
-from hourglass.steps import check_encoding
 from hourglass.stored_columns import StoredColumns
 from hourglass.stores import Record, Store, StoreError, StoreUnavailable, open_store
 from hourglass.stores.record import DIGEST_BYTES, EMBEDDING, ID

@@ -22,7 +22,7 @@ from hourglass.client import Client
 from hourglass.files import FileError, RowFile, TableWriter, open_rows
 from hourglass.files.cells import value_of
 from hourglass.indexing import index
-from hourglass.messages import ModelInfo
+from hourglass.models import ModelInfo
 from hourglass.searching import Index
 from hourglass.selection import select
 from hourglass.stores.record import QUERY_ID, ROW

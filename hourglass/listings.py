@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hourglass.health import LIVENESS, SERVICE, Health
-from hourglass.messages import ModelInfo
+from hourglass.models import ModelInfo
 
 _WIDE = 100
 

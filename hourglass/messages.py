@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate, repeat
 from typing import Any, Self
 
@@ -16,12 +16,11 @@ from pydantic import ValidationError
 from hourglass.contract.array import Array
 from hourglass.contract.calibration import benjamini_hochberg
 from hourglass.contract.drift import Distribution, Drift, Sketch
-from hourglass.contract.manifest import AsideColumns, Window
 from hourglass.contract.quantization import DTYPES, Encoding
-from hourglass.contract.schema import Column, Schema
+from hourglass.contract.schema import Schema
 from hourglass.errors import HourglassError
 from hourglass.frames import Framed, flat, score_names, top_columns
-from hourglass.rows import ENCODINGS, column
+from hourglass.models import ModelInfo, ModelVersion
 from hourglass.v1 import autoencoder_pb2 as pb
 
 _DTYPES = {
@@ -35,93 +34,6 @@ _DTYPES = {
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int32]
 _Bools = NDArray[np.bool_]
-_NUMBER = Column(name="number")  # of rows without columns
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """The version that answered. Embeddings are comparable exactly when their embedding_space_id is equal."""
-
-    name: str
-    version: int
-    embedding_space_id: str
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The held-out rows behind p-values; the model's own verdict is score > threshold at false_alarm_rate."""
-
-    rows: int
-    false_alarm_rate: float
-    threshold: float
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model takes and gives.
-
-    columns, schema: names of a table's columns and what they hold, () for images and unnamed arrays. takes_missing:
-    whether cells may be missing. aside: columns that the training data had beside the rows. window: how a series is cut
-    into rows, of models of such windows. encodings: what embeddings may be asked as. precision: what the networks
-    compute in, float32 or float16.
-    """
-
-    model: ModelVersion
-    variant: str
-    row_shape: tuple[int, ...]
-    columns: tuple[str, ...]
-    embedding_size: int
-    score_definition: str
-    calibration: Calibration
-    device: str
-    created: str
-    prior: str
-    """How embeddings are distributed a priori: "standard_normal", or "" where nothing can be generated."""
-    schema: tuple[Column, ...] = ()
-    takes_missing: bool = False
-    aside: AsideColumns = field(default_factory=AsideColumns)
-    window: Window | None = None
-    encodings: tuple[Encoding, ...] = ("float32",)
-    precision: str = "float32"
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Of each number of a row, row-major: its column, or where it stands: "3,5" is row 3, column 5 of an image, and
-        "flow[3]" the channel's number at row 3 of a window."""
-        if self.window is not None:
-            return tuple(f"{name}[{row}]" for row in range(self.window.length) for name in self.columns)
-        return self.columns or tuple(",".join(map(str, index)) for index in np.ndindex(self.row_shape))
-
-    def column_of(self, feature: int) -> Column:
-        """What the number of a row holds that stands there, row-major."""
-        return self.schema[feature % len(self.schema)] if self.schema else _NUMBER
-
-    @classmethod
-    def decode(cls, message: pb.ModelInfo) -> Self:
-        calibration = message.calibration
-        return cls(
-            model=_version(message.model),
-            variant=message.variant,
-            row_shape=tuple(message.row_shape),
-            columns=tuple(message.columns),
-            embedding_size=message.embedding_size,
-            score_definition=message.score_definition,
-            calibration=Calibration(calibration.rows, calibration.false_alarm_rate, calibration.threshold),
-            device=message.device,
-            created=message.created,
-            prior=message.prior,
-            schema=tuple(map(column, message.schema)),
-            takes_missing=message.takes_missing,
-            aside=AsideColumns(
-                label=message.aside.label or None,
-                id=message.aside.id or None,
-                time=message.aside.time or None,
-                ignored=list(message.aside.ignored),
-            ),
-            window=_window(message.window) if message.HasField("window") else None,
-            encodings=tuple(encoding for encoding, number in ENCODINGS.items() if number in message.encodings),
-            precision=message.precision,
-        )
 
 
 class _Parted:
@@ -188,7 +100,7 @@ class Embeddings(_Values, Framed):
         values = _array(answer.embedding, rows)
         stddev = _array(answer.embedding_stddev, rows) if answer.HasField("embedding_stddev") else None
         scale = answer.scale if answer.embedding.data_type == pb.DATA_TYPE_INT8 else None
-        return cls(values, _version(answer.model), stddev, scale, answer.normalized)
+        return cls(values, ModelVersion.decode(answer.model), stddev, scale, answer.normalized)
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
@@ -220,7 +132,7 @@ class Reconstructions(_Rows):
 
     @classmethod
     def decode(cls, answer: pb.DenoiseResponse | pb.DecodeResponse, rows: int) -> Self:
-        return cls(_array(answer.reconstruction, rows), _version(answer.model))
+        return cls(_array(answer.reconstruction, rows), ModelVersion.decode(answer.model))
 
 
 @dataclass(frozen=True)
@@ -231,7 +143,7 @@ class Generated(_Rows):
 
     @classmethod
     def decode(cls, answer: pb.GenerateResponse, rows: int) -> Self:
-        return cls(_array(answer.rows, rows), _version(answer.model), answer.seed)
+        return cls(_array(answer.rows, rows), ModelVersion.decode(answer.model), answer.seed)
 
 
 @dataclass(frozen=True)
@@ -313,7 +225,7 @@ class Scores(_Parted, Framed):
             is_anomaly=_array(answer.is_anomaly, rows),
             threshold=answer.threshold,
             false_alarm_rate=answer.false_alarm_rate,
-            model=_version(answer.model),
+            model=ModelVersion.decode(answer.model),
             reconstruction_error=_array(answer.reconstruction_error, rows),
             clipped=_array(answer.clipped, rows),
             missing=_array(answer.missing, rows),
@@ -383,15 +295,7 @@ class ModelDrift:
         except ValidationError as error:
             raise _bad_answer(f"no sketch: {error.errors()[0]['msg']}") from None
         drift = _drift(answer.drift, decoded.features.features) if answer.HasField("drift") else None
-        return cls(decoded, drift, _version(answer.model))
-
-
-def _window(message: pb.Window) -> Window:
-    return Window(length=message.length, stride=message.stride, step_seconds=message.step_seconds or None)
-
-
-def _version(message: pb.ModelVersion) -> ModelVersion:
-    return ModelVersion(message.name, message.version, message.embedding_space_id)
+        return cls(decoded, drift, ModelVersion.decode(answer.model))
 
 
 def _distribution(edges: pb.Tensor, shares: pb.Tensor) -> Distribution:

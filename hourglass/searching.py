@@ -11,7 +11,8 @@ import numpy as np
 from hourglass.arrow import pa
 from hourglass.client import Client, blocking
 from hourglass.columns import Named, RowsLike
-from hourglass.messages import Embeddings, ModelInfo
+from hourglass.messages import Embeddings
+from hourglass.models import ModelInfo
 from hourglass.rows import array_of
 from hourglass.stores import Record, StoreError, open_store
 from hourglass.stores.record import DISTANCE, EMBEDDING, QUERY, RANK, ROW

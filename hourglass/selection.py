@@ -14,7 +14,7 @@ from hourglass.contract.schema import Column, Encoded, Problem, Schema
 from hourglass.files import Batch, FileError, RowFile, no_such_column
 from hourglass.files.cells import why_no_number
 from hourglass.files.encoding import encode, refused
-from hourglass.messages import ModelInfo
+from hourglass.models import ModelInfo
 
 _POSITIONAL = re.compile(r"c\d+")  # the name of a column that has none
 

@@ -18,7 +18,7 @@ from hourglass.contract.manifest import Window
 from hourglass.files import Batch, FileError, RowFile
 from hourglass.files.cells import value_of
 from hourglass.files.timestamps import TimeColumn, Timeline
-from hourglass.messages import ModelInfo
+from hourglass.models import ModelInfo
 from hourglass.outputs import DenoiseOutput, Output, ScoreOutput
 from hourglass.selection import Selection
 from hourglass.windows import Covering, Cutter, Rows, Windows

@@ -7,22 +7,22 @@ does no input or output of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Iterable, MutableMapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
-from hourglass import messages
 from hourglass.columns import Named
-from hourglass.contract.quantization import Encoding
 from hourglass.errors import HourglassError
 from hourglass.health import LIVENESS, READINESS, SERVICE, SERVING, Health
-from hourglass.messages import Embeddings, Generated, ModelDrift, ModelInfo, Reconstructions, Scores
-from hourglass.rows import ENCODINGS, ArrayRows, Rows, Terms, array_of
+from hourglass.messages import Embeddings, Generated, ModelDrift, Reconstructions, Scores
+from hourglass.models import ModelInfo
+from hourglass.requests import DECODE, SCORE, A, Method, as_plain, fill
+from hourglass.rows import Rows, Terms, array_of
 from hourglass.v1 import autoencoder_pb2 as pb
 
 # Messages under way at once: enough to keep the server busy while answers travel.
@@ -37,21 +37,7 @@ TAKEN_WRONGLY = ("MISSING_COLUMN", "NO_SCHEMA")
 _SPLIT_WRONGLY = ("TOO_MANY_ROWS", "SHAPE_MISMATCH", *TAKEN_WRONGLY)
 
 
-class Answer(Protocol):
-    @property
-    def model(self) -> messages.ModelVersion: ...
-
-    @classmethod
-    def decode(cls, answer: Any, rows: int) -> Self: ...
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self: ...
-
-    def split(self, counts: Sequence[int]) -> list[Self]: ...
-
-
 T = TypeVar("T")
-A = TypeVar("A", bound=Answer)
 
 
 @dataclass(frozen=True)
@@ -100,42 +86,6 @@ Steps = Generator[Ask | Start | Wait | Pause | Give[T], Any, None]
 
 
 @dataclass(frozen=True)
-class Method(Generic[A]):
-    """An RPC that takes rows: an array in the request's field of that name, and named columns in another. encoded:
-    whether half floats and bytes of an array are encoded embeddings."""
-
-    name: str
-    request: Callable[..., Any]
-    answer: type[A]
-    array: str = "tensor"
-    table: str | None = "table"
-    encoded: bool = False
-
-    def fields(self, rows: Rows) -> dict[str, Any]:
-        """Of the request, those that hold the rows."""
-        if isinstance(rows, ArrayRows):
-            return {self.array: rows.message(self.encoded)}
-        assert self.table is not None
-        return {self.table: rows.message()}
-
-    def check(self, **options: Any) -> None:
-        """Raises TypeError or ValueError, naming the option that the request cannot hold."""
-        _set(self.request(), **options)
-
-    def read(self, request: Any, answer: Any, rows: int) -> A:
-        """Raises HourglassError for an answer that is not what was asked for."""
-        decoded = self.answer.decode(answer, rows)
-        _check_asked(request, answer)
-        return decoded
-
-
-EMBED = Method("Embed", pb.EmbedRequest, Embeddings)
-DENOISE = Method("Denoise", pb.DenoiseRequest, Reconstructions)
-SCORE = Method("Score", pb.ScoreRequest, Scores)
-DECODE = Method("Decode", pb.DecodeRequest, Reconstructions, "embedding", None, encoded=True)
-
-
-@dataclass(frozen=True)
 class _Message:
     """Rows that are under way."""
 
@@ -173,7 +123,7 @@ def call(method: Method[A], model: str, batches: Iterable[Any], version: int | N
                 terms = Terms.of((yield from _look_up(model, pinned or version)))
             rows = _taken(batch, terms, next_row)
             request = method.request(**method.fields(rows))
-            _set(request, model=model, version=pinned or version or 0, **options)
+            fill(request, model=model, version=pinned or version or 0, **options)
             count = len(rows)
             if pinned is None:
                 answer = method.read(request, (yield from _ask(Ask(method.name, request))), count)
@@ -245,27 +195,6 @@ def score(limits: Limits, model: str, rows: Any, version: int | None, **options:
     yield Give(scores.fdr_controlled() if options.get("control_fdr") else scores)
 
 
-def check_encoding(encoding: object) -> None:
-    """Raises ValueError."""
-    if encoding not in tuple(ENCODINGS):  # which also asks what cannot be hashed
-        raise ValueError(f"encoding is {encoding!r}, none of {', '.join(ENCODINGS)}")
-
-
-def embedding(
-    *, with_stddev: bool, normalize: bool, encoding: Encoding, require_space_id: str | None
-) -> dict[str, Any]:
-    """The options of an EmbedRequest, by its names. Raises ValueError for what is no encoding, or no space."""
-    check_encoding(encoding)
-    if require_space_id == "":
-        raise ValueError("require_space_id is empty: give an embedding_space_id, or None for any")
-    return {
-        "with_stddev": with_stddev,
-        "normalize": normalize,
-        "encoding": ENCODINGS[encoding],
-        "require_space_id": require_space_id or "",
-    }
-
-
 def decode(limits: Limits, model: str, embeddings: Any, version: int | None) -> Steps[Reconstructions]:
     """As `array`. Embeddings that say where they are from are decoded there or not at all."""
     if not isinstance(embeddings, Embeddings):
@@ -279,13 +208,13 @@ def generate(model: str, rows: int, seed: int | None, version: int | None) -> St
 
     The first answer names the version and the seed, so messages go one after the other.
     """
-    _set(pb.GenerateRequest(), rows=rows, seed=seed)
+    fill(pb.GenerateRequest(), rows=rows, seed=seed)
     size = Terms.of((yield from _look_up(model, version))).room({}).rows
     pinned, first_row = version or 0, 0
     while first_row < rows or first_row == 0:
         count = min(size, rows - first_row)
         request = pb.GenerateRequest()
-        _set(request, model=model, version=pinned, rows=count, seed=seed)
+        fill(request, model=model, version=pinned, rows=count, seed=seed)
         answer = yield from _ask(Ask("Generate", request, first_row))
         yield Give(Generated.decode(answer, count))
         pinned, seed = answer.model.version, (answer.seed + 1) % 2**64
@@ -306,7 +235,7 @@ def get_model(name: str, version: int | None) -> Steps[ModelInfo]:
 def get_drift(name: str, version: int | None) -> Steps[ModelDrift]:
     """GetDrift."""
     request = pb.GetDriftRequest()
-    _set(request, model=name, version=version or 0)
+    fill(request, model=name, version=version or 0)
     yield Give(ModelDrift.decode((yield from _ask(Ask("GetDrift", request)))))
 
 
@@ -339,7 +268,7 @@ def rows_per_message(model: str, version: int | None, **options: Any) -> Steps[i
 
 def _look_up(model: str, version: int | None) -> Part[pb.GetModelResponse]:
     request = pb.GetModelRequest()
-    _set(request, model=model, version=version or 0)
+    fill(request, model=model, version=version or 0)
     answer: pb.GetModelResponse = yield from _ask(Ask("GetModel", request))
     return answer
 
@@ -353,43 +282,7 @@ def _taken(batch: Any, terms: Terms | None, first_row: int) -> Rows:
     except (TypeError, ValueError) as error:
         if not first_row:
             raise
-        raise _as_plain(error, f"{error} (in the batch that begins with row {first_row})") from None
-
-
-def _check_asked(request: Any, answer: Any) -> None:
-    """A server that is older than a field of the request answers as if it were not set. Raises HourglassError."""
-    ignored = None
-    if isinstance(request, pb.EmbedRequest):
-        if answer.embedding.data_type != (request.encoding or pb.DATA_TYPE_FLOAT32):
-            ignored = "encoding"
-        elif answer.normalized != request.normalize:
-            ignored = "normalize"
-    elif isinstance(request, pb.DecodeRequest) and request.normalized:  # which others refuse
-        ignored = "normalized"
-    if getattr(request, "require_space_id", "") not in ("", answer.model.embedding_space_id):
-        ignored = "require_space_id"
-    if ignored is not None:
-        raise HourglassError(
-            grpc.StatusCode.UNIMPLEMENTED,
-            "OLD_SERVER",
-            f"the server answered as if `{ignored}` were not set: it is older than that: update it",
-            ignored,
-        )
-
-
-def _set(request: Any, **fields: Any) -> None:
-    """Fills in a request, but for what is None. Raises TypeError or ValueError, naming the field."""
-    for name, value in fields.items():
-        if value is not None:
-            try:
-                setattr(request, name, value)
-            except (TypeError, ValueError) as error:
-                raise _as_plain(error, f"{name}={value!r}: {error}") from None
-
-
-def _as_plain(error: Exception, message: str) -> TypeError | ValueError:
-    """Subclasses take other arguments."""
-    return (TypeError if isinstance(error, TypeError) else ValueError)(message)
+        raise as_plain(error, f"{error} (in the batch that begins with row {first_row})") from None
 
 
 def _ask(ask: Ask) -> Part[Any]:

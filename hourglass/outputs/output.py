@@ -14,7 +14,8 @@ from rich.table import Table
 from hourglass.batches import Taken
 from hourglass.client import Client
 from hourglass.files.cells import value_of
-from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions, Scores
+from hourglass.messages import Embeddings, Generated, Reconstructions, Scores
+from hourglass.models import ModelInfo
 
 A = TypeVar("A", Embeddings, Generated, Reconstructions, Scores)
 

@@ -22,7 +22,8 @@ from hourglass.client import Client
 from hourglass.contract.calibration import largest_discovery
 from hourglass.contract.schema import Schema
 from hourglass.frames import score_names, top_columns, top_name
-from hourglass.messages import ModelInfo, Scores
+from hourglass.messages import Scores
+from hourglass.models import ModelInfo
 from hourglass.outputs.output import Output, without_empty_ids
 
 _TOP = 10

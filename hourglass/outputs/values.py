@@ -15,7 +15,8 @@ from hourglass.batches import Taken
 from hourglass.client import Client
 from hourglass.contract.schema import Column, Schema, category
 from hourglass.files.encoding import cells
-from hourglass.messages import Embeddings, Generated, ModelInfo, Reconstructions
+from hourglass.messages import Embeddings, Generated, Reconstructions
+from hourglass.models import ModelInfo
 from hourglass.outputs.output import A, Output, without_empty_ids
 
 _FIRST_ROWS, _FIRST_NUMBERS = 3, 8

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from hourglass import AsyncClient, Client, HourglassError
 from hourglass.contract.schema import Column
-from hourglass.messages import ModelVersion, TopFeatures
+from hourglass.messages import TopFeatures
+from hourglass.models import ModelVersion
 from tests import artefacts
 from tests.hourglass import fake as answers
 from tests.hourglass.fake import Failure, Fake
